@@ -1,0 +1,19 @@
+"""Multi-head attention you can train with, look into and teach from."""
+
+from headwise.attention import cache, masks, positions
+from headwise.attention.backends import backends
+from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
+from headwise.attention.module import MultiHeadAttention, Scores
+
+__all__ = [
+    "MultiHeadAttention",
+    "Scores",
+    "attend",
+    "attend_with_lse",
+    "attention_weights",
+    "backends",
+    "cache",
+    "masks",
+    "positions",
+    "which_backend",
+]

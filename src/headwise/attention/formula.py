@@ -1,0 +1,130 @@
+"""The definition of attention. Fast kernels are checked against this file; statistics and pictures evaluate it by tile.
+
+    s = scale * q_i . k_j                    "product"
+    s = softcap * tanh(s / softcap)          "capped"     if a softcap is given
+    s = s + bias_ij                                       -inf forbids
+    s = -inf where the mask forbids (i, j)   "masked"
+    p = softmax_j(s)                         "weights"    learned sinks join the denominator; an empty row gives p = 0
+    y_i = sum_j p_ij v_j                                  dropout, in training, acts on p
+
+Products, softmax and sums run in at least float32, also under autocast. Query head h uses key-value head
+h // (heads // kv_heads). Vaswani et al. 2017 (section 3.2) write d_k for head_dim and have neither softcap nor sinks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwise.attention.masks import Mask, Select, Tile, select
+
+Stage = Literal["product", "capped", "masked", "weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of attention: the tensors and the rules. The neutral record that everything else is computed from.
+
+    query (*batch, heads, query_len, head_dim); key (*batch, kv_heads, key_len, head_dim);
+    value (*batch, kv_heads, key_len, value_dim); bias broadcastable to (*batch, heads, query_len, key_len); sinks (heads,).
+    ``same_sequence``: queries and keys are positions of one sequence (self-attention), so that distances make sense.
+    """
+
+    query: Float[Tensor, "*batch heads query_len head_dim"]
+    key: Float[Tensor, "*batch kv_heads key_len head_dim"]
+    value: Float[Tensor, "*batch kv_heads key_len value_dim"]
+    mask: Mask | None
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+    dropout: float = 0.0
+    same_sequence: bool = False
+
+    def tile(self, rows: Select | None = None, columns: Select | None = None) -> Tile:
+        """The rows and columns given (None = all) of this call's score matrix."""
+        rows, columns = (slice(None) if chosen is None else chosen for chosen in (rows, columns))
+        return Tile(self.query.shape[-2], self.key.shape[-2], rows, columns, self.query.device)
+
+
+def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*batch heads rows columns"]:
+    """s of a tile up to a stage, in at least float32."""
+    wide = torch.promote_types(call.query.dtype, torch.float32)
+    query = _by_key_head(call.query[..., tile.rows, :], call).to(wide)
+    key = call.key[..., tile.columns, :].unsqueeze(-3).to(wide)
+    s = (call.scale * (query @ key.mT)).flatten(-4, -3)
+    if stage == "product":
+        return s
+    if call.softcap is not None:
+        s = call.softcap * torch.tanh(s / call.softcap)
+    if stage == "capped":
+        return s
+    if call.bias is not None:
+        s = s + select(call.bias, tile, "bias").to(wide)
+    if call.mask is not None:
+        s = s.masked_fill(~fitting(call.mask.allows(tile), s.shape), -torch.inf)
+    return s
+
+
+def fitting(mask: Tensor, shape: torch.Size) -> Tensor:
+    """The mask, if it broadcasts to the shape of the scores."""
+    if len(mask.shape) > len(shape) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(
+            f"mask: expected a shape that broadcasts to (*batch, heads, query_len, key_len) = {tuple(shape)}; "
+            f"got {tuple(mask.shape)}. One mask per sequence, (batch, query_len, key_len), goes in as mask[:, None]"
+        )
+    return mask
+
+
+def softmax(
+    s: Float[Tensor, "*batch heads rows columns"], sinks: Float[Tensor, " heads"] | None
+) -> Float[Tensor, "*batch heads rows columns"]:
+    """p of whole rows. A row that is -inf throughout gives p = 0 and zero gradients."""
+    s, empty = _finite_rows(s, sinks)
+    p = s.softmax(dim=-1).masked_fill(empty, 0.0)
+    return p if sinks is None else p[..., :-1]
+
+
+def log_sum_exp(
+    s: Float[Tensor, "*batch heads rows columns"], sinks: Float[Tensor, " heads"] | None
+) -> Float[Tensor, "*batch heads rows"]:
+    """log sum_j exp s_ij of whole rows, the sink's share included; -inf, without a gradient, where a row is empty."""
+    s, empty = _finite_rows(s, sinks)
+    return s.logsumexp(dim=-1).masked_fill(empty.squeeze(-1), -torch.inf)
+
+
+def weights(call: Call, tile: Tile, stage: Stage = "weights") -> Float[Tensor, "*batch heads rows columns"]:
+    """s or p of a tile. Whole rows are needed for the denominator of p; the columns are selected afterwards."""
+    with torch.autocast(call.query.device.type, enabled=False):
+        if stage != "weights":
+            return scores(call, tile, stage)
+        return softmax(scores(call, call.tile(tile.rows)), call.sinks)[..., tile.columns]
+
+
+def attend(
+    call: Call, lse: bool = False
+) -> tuple[Float[Tensor, "*batch heads query_len value_dim"], Float[Tensor, "*batch heads query_len"] | None]:
+    """y and, where asked for, the log-sum-exp of every row, by the definition: builds the whole matrix."""
+    with torch.autocast(call.query.device.type, enabled=False):
+        s = scores(call, call.tile())
+        p = torch.nn.functional.dropout(softmax(s, call.sinks), call.dropout)
+        y = _by_key_head(p, call) @ call.value.unsqueeze(-3).to(p.dtype)
+        return y.flatten(-4, -3).to(call.query.dtype), log_sum_exp(s, call.sinks) if lse else None
+
+
+def _finite_rows(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores with the sinks as a last column and empty rows set to 0: softmax of a row of -inf is nan, its gradient too."""
+    if sinks is not None:
+        sink = sinks.to(s.dtype)[:, None, None].expand(*s.shape[:-1], 1)
+        s = torch.cat([s, sink], dim=-1)
+    empty = (s == -torch.inf).all(dim=-1, keepdim=True)
+    return s.masked_fill(empty, 0.0), empty
+
+
+def _by_key_head(x: Tensor, call: Call) -> Tensor:
+    """(*batch, heads, ...) -> (*batch, kv_heads, heads // kv_heads, ...): the query heads that share a key head."""
+    return x.unflatten(-3, (call.key.shape[-3], -1))

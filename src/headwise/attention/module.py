@@ -1,0 +1,192 @@
+"""Multi-head attention as a module: project, split into heads, attend, concatenate, project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headwise.attention import record
+from headwise.attention.backends import choose
+from headwise.attention.cache import Cross, Growing
+from headwise.attention.formula import Call
+from headwise.attention.functional import make_call
+from headwise.attention.masks import Mask
+from headwise.attention.positions import Rotary
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How scores are formed: scale (None = 1 / sqrt(head_dim)), softcap * tanh(s / softcap), one learned sink per head."""
+
+    scale: float | None = None
+    softcap: float | None = None
+    sinks: bool = False
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
+
+        head_h = Attention(x W_h^Q, y W_h^K, z W_h^V)            Attention(Q, K, V) = softmax(scale Q K^T) V
+        output = Concat(head_1, ..., head_H) W^O + b             = sum_h head_h W_h^O + b
+
+    ``q_proj.weight`` stacks the W_h^Q, transposed, head after head (likewise k_proj, v_proj); head h reads columns
+    h * value_dim ... (h + 1) * value_dim of ``out_proj.weight``. The paper's d_model, h, d_k and d_v are embed_dim, num_heads
+    and the two parts of head_dim.
+
+    embed_dim: width of query and output. num_heads: query heads. num_kv_heads: heads of key and value; query head h uses
+    h // (num_heads // num_kv_heads) (grouped-query attention, Ainslie et al. 2023; 1 = multi-query).
+    head_dim: width of a head, or (key, value) widths; embed_dim // num_heads if not given. kdim, vdim: widths of the key and
+    value inputs. bias: True, False, or the names of the projections that have one. position: a ``Rotary``.
+    qk_norm: makes the norm of queries and of keys from their width, e.g. nn.RMSNorm, applied before any rotation.
+    scores: ``Scores``. dropout: on the weights, in training.
+
+    torch.nn.MultiheadAttention differs: its masks say True = drop, an empty row is nan, and its projections are one fused
+    parameter; see hw.attend for what holds here.
+    """
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
+    gate: Tensor | None
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        head_dim: int | tuple[int, int] | None = None,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        bias: bool | Iterable[str] = True,
+        position: Rotary | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+        scores: Scores | None = None,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if head_dim is None:
+            if embed_dim % num_heads:
+                raise ValueError(
+                    f"embed_dim = {embed_dim} does not divide into num_heads = {num_heads}: choose another number of heads, "
+                    "or say head_dim"
+                )
+            head_dim = embed_dim // num_heads
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"num_heads = {num_heads} must be a multiple of num_kv_heads = {num_kv_heads}")
+        biased = set(PROJECTIONS if bias is True else () if bias is False else bias)
+        if not biased <= set(PROJECTIONS):
+            raise ValueError(f"bias: expected a bool or names out of {PROJECTIONS}; got {sorted(biased)}")
+        self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
+        self.head_dim, self.value_dim = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
+        self.position, self.scores, self.dropout = position, scores or Scores(), dropout
+        widths = {
+            "q_proj": (embed_dim, num_heads * self.head_dim),
+            "k_proj": (embed_dim if kdim is None else kdim, num_kv_heads * self.head_dim),
+            "v_proj": (embed_dim if vdim is None else vdim, num_kv_heads * self.value_dim),
+            "out_proj": (num_heads * self.value_dim, embed_dim),
+        }
+        for name, (inputs, outputs) in widths.items():
+            self.add_module(name, nn.Linear(inputs, outputs, name in biased, device=device, dtype=dtype))
+        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device, dtype)
+        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device, dtype)
+        self.sinks = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if self.scores.sinks else None
+        self.gate = None  # set by hw.gates
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Projections: uniform after Glorot and Bengio 2010, biases and sinks zero, norms their own."""
+        for name in PROJECTIONS:
+            projection = self.get_submodule(name)
+            nn.init.xavier_uniform_(projection.weight)  # type: ignore[arg-type]
+            if projection.bias is not None:
+                nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+        for norm in (self.q_norm, self.k_norm):
+            if not isinstance(norm, nn.Identity):
+                norm.reset_parameters()  # type: ignore[operator]
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
+
+    def forward(
+        self,
+        query: Float[Tensor, "*batch query_len embed_dim"],
+        key: Float[Tensor, "*batch key_len kdim"] | None = None,
+        value: Float[Tensor, "*batch key_len vdim"] | None = None,
+        *,
+        mask: Mask | Tensor | None = None,
+        cache: Growing | Cross | None = None,
+    ) -> Float[Tensor, "*batch query_len embed_dim"]:
+        """Attends from query to key. key=None: self-attention; value=None: value = key.
+
+        mask: a rule or a bool tensor, True = may attend. cache: ``Growing`` in self-attention, ``Cross`` in cross-attention
+        (which passes its key in every step; a filled cache does not project it again); changed in place.
+        """
+        heads = self.attend(self.split(query, key, value, mask, cache))
+        return self.out_proj(self.concatenate(heads))
+
+    def split(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Mask | Tensor | None = None,
+        cache: Growing | Cross | None = None,
+    ) -> Call:
+        """Projects the inputs, splits them into heads, turns them to their positions: all that attention then needs."""
+        same_sequence = key is None
+        if isinstance(cache, Cross if same_sequence else Growing):
+            raise ValueError(
+                "cache: self-attention (no key given) takes hw.cache.Growing, cross-attention hw.cache.Cross; "
+                f"got {type(cache).__name__}"
+            )
+        key = query if key is None else key
+        value = key if value is None else value
+        q = self.q_norm(self._heads(self.q_proj(query), self.head_dim))
+        if isinstance(cache, Cross) and cache.key is not None and cache.value is not None:
+            k, v = cache.key, cache.value
+        else:
+            k = self.k_norm(self._heads(self.k_proj(key), self.head_dim))
+            v = self._heads(self.v_proj(value), self.value_dim)
+            before = cache.length if isinstance(cache, Growing) else 0
+            if self.position is not None:
+                k = self.position.rotate(k, torch.arange(before, before + k.shape[-2], device=k.device))
+            if isinstance(cache, Growing):
+                k, v = cache.append(k, v)
+            elif isinstance(cache, Cross):
+                k, v = cache.hold(k, v)
+        if self.position is not None:
+            q = self.position.rotate(q, torch.arange(k.shape[-2] - q.shape[-2], k.shape[-2], device=q.device))
+        dropout = self.dropout if self.training else 0.0
+        how = self.scores
+        return make_call(q, k, v, mask, None, how.scale, how.softcap, self.sinks, dropout, same_sequence)
+
+    def attend(self, call: Call) -> Float[Tensor, "*batch num_heads query_len value_dim"]:
+        """Every head's output, scaled by its gate if gates are set; observers see it here."""
+        watched = record.observer is not None
+        heads, lse = choose(call).attend(call, watched)
+        if watched:
+            record.emit(self, call, heads, lse)
+        return heads if self.gate is None else heads * self.gate.to(heads.dtype)[:, None, None]
+
+    def concatenate(
+        self, heads: Float[Tensor, "*batch num_heads query_len value_dim"]
+    ) -> Float[Tensor, "*batch query_len width"]:
+        """The heads side by side, head 0 first."""
+        return heads.transpose(-3, -2).flatten(-2)
+
+    def extra_repr(self) -> str:
+        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
+
+    def _heads(self, x: Tensor, width: int) -> Tensor:
+        # The count is read off the tensor, so that a process may hold some of the heads.
+        return x.unflatten(-1, (-1, width)).transpose(-3, -2)

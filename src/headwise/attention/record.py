@@ -1,0 +1,80 @@
+"""What a call of attention leaves behind when somebody looks: the one record that observers, adapters and pictures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwise.attention import formula
+from headwise.attention.formula import Call, Stage
+from headwise.attention.masks import Mask, Select
+
+# Called with (module, call, head outputs, lse) after every call of a module. None = nobody looks: a plain global, so that a
+# compiled graph is guarded by it and carries nothing of it.
+observer: Callable[[Any, Call, Tensor, Tensor], None] | None = None
+
+
+@torch.compiler.disable
+def emit(module: Any, call: Call, head_outputs: Tensor, lse: Tensor | None) -> None:
+    """Hands a call to whoever looks. Under torch.compile this breaks the graph, or raises where fullgraph=True forbids it."""
+    if observer is not None and lse is not None:
+        observer(module, call, head_outputs, lse)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One recorded call: its tensors, detached, and everything that follows from them, computed when asked for.
+
+    query (*batch, heads, query_len, head_dim) and key as they met, after any rotation; value; head_outputs
+    (*batch, heads, query_len, value_dim) before gates and the output projection; lse (*batch, heads, query_len), natural log.
+    """
+
+    call: Call
+    head_outputs: Tensor
+    lse: Tensor
+
+    @property
+    def query(self) -> Tensor:
+        return self.call.query
+
+    @property
+    def key(self) -> Tensor:
+        return self.call.key
+
+    @property
+    def value(self) -> Tensor:
+        return self.call.value
+
+    @property
+    def mask(self) -> Mask | None:
+        return self.call.mask
+
+    @property
+    def num_heads(self) -> int:
+        return self.call.query.shape[-3]
+
+    def weights(
+        self,
+        batch: int | None = None,
+        head: int | None = None,
+        rows: Select | None = None,
+        columns: Select | None = None,
+        stage: Stage = "weights",
+    ) -> Tensor:
+        """Exact weights (before dropout) or scores of a tile, (*batch, heads, rows, columns); batch and head select one.
+
+        p = exp(s - lse), so a tile costs only itself. ``batch`` indexes the first batch dimension.
+        """
+        tile = self.call.tile(rows, columns)
+        call = self.call
+        with torch.no_grad(), torch.autocast(self.query.device.type, enabled=False):
+            s = formula.scores(call, tile, "masked" if stage == "weights" else stage)
+            if stage == "weights":
+                lse = self.lse[..., tile.rows].unsqueeze(-1)
+                s = (s - lse.masked_fill(lse == -torch.inf, 0.0)).exp()
+        s = s if head is None else s[..., head, :, :]
+        return s if batch is None else s[batch]

@@ -1,0 +1,1 @@
+"""The systems built on the one attention, a folder each."""

@@ -1,0 +1,1 @@
+"""Tasks: input and output processing, model, decoding, metric and training recipe."""

@@ -1,0 +1,85 @@
+"""Generation, token by token: greedy and beam search over anything that steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Steps(Protocol):
+    """A model in the middle of generating, one row per hypothesis."""
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Reads the newest token of every row, (rows, 1), and scores the next, (rows, vocab_size)."""
+        ...
+
+    def reorder(self, index: Tensor) -> None:
+        """Row r becomes what row index[r] was."""
+        ...
+
+
+@dataclass
+class Hypothesis:
+    """Generated tokens, without the start and end tokens, and their log-probability divided by the length penalty."""
+
+    tokens: list[int]
+    score: float
+
+
+@torch.no_grad()
+def greedy(steps: Steps, rows: int, start: int, end: int, max_tokens: int) -> list[Hypothesis]:
+    """The most probable token at every step, until ``end`` or max_tokens. score: the log-probability."""
+    tokens = torch.full((rows, 1), start)
+    total, done = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+    while tokens.shape[1] <= max_tokens and not done.all():
+        best, token = steps.advance(tokens[:, -1:]).float().log_softmax(dim=-1).max(dim=-1)
+        total += best.masked_fill(done, 0.0)
+        tokens = torch.cat([tokens, token.masked_fill(done, end)[:, None]], dim=1)
+        done |= token == end
+    return [Hypothesis(_until(row, end), score) for row, score in zip(tokens[:, 1:].tolist(), total.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def beam(
+    steps: Steps, rows: int, start: int, end: int, max_tokens: int, width: int, length_penalty: float
+) -> list[Hypothesis]:
+    """The best of ``width`` hypotheses kept at every step, for every one of ``rows`` inputs (steps has rows * width rows).
+
+    Hypotheses are compared by log P / ((5 + length) / 6)^length_penalty, the end token counted (Wu et al. 2016; Vaswani et al.
+    use width 4 and 0.6). An input is done when ``width`` hypotheses have ended, and does not depend on the others.
+    """
+    tokens = torch.full((rows * width, 1), start)
+    alive = torch.full((rows, width), -torch.inf)
+    alive[:, 0] = 0.0  # all beams start alike: only one may branch
+    ended: list[list[Hypothesis]] = [[] for _ in range(rows)]
+    first = torch.arange(rows)[:, None] * width  # the row of each input's first beam
+    for length in range(1, max_tokens + 1):
+        step = steps.advance(tokens[:, -1:]).float().log_softmax(dim=-1)
+        vocab_size = step.shape[-1]
+        total = (alive[:, :, None] + step.view(rows, width, vocab_size)).flatten(1)
+        score, flat = total.topk(min(2 * width, total.shape[1]), dim=1)  # at most width of them end
+        row, token = first + flat // vocab_size, flat % vocab_size
+        ending = token == end
+        penalty = ((5 + length) / 6) ** length_penalty
+        for i, rank in ending[:, :width].nonzero().tolist():
+            if len(ended[i]) < width and score[i, rank] > -torch.inf:
+                ended[i].append(Hypothesis(tokens[row[i, rank], 1:].tolist(), score[i, rank].item() / penalty))
+        alive, keep = score.masked_fill(ending, -torch.inf).topk(width, dim=1)
+        row, token = row.gather(1, keep).flatten(), token.gather(1, keep).flatten()
+        tokens = torch.cat([tokens[row], token[:, None]], dim=1)
+        if all(len(found) == width for found in ended):
+            break
+        steps.reorder(row)
+    penalty = ((5 + max_tokens) / 6) ** length_penalty
+    for i, found in enumerate(ended):
+        if len(found) < width:  # cut off at max_tokens
+            best = i * width
+            found.append(Hypothesis(tokens[best, 1:].tolist(), alive[i, 0].item() / penalty))
+    return [max(found, key=lambda hypothesis: hypothesis.score) for found in ended]
+
+
+def _until(tokens: list[int], end: int) -> list[int]:
+    return tokens[: tokens.index(end)] if end in tokens else tokens

@@ -1,0 +1,203 @@
+"""Training a translation model: recipe, loop, checkpoints that lose nothing, and the folder that comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from headwise.models import checkpoint
+from headwise.models.transformer import Transformer, TransformerConfig
+from headwise.tasks.pairs import Batches, read_pairs
+from headwise.tasks.tokens import train_tokenizer
+from headwise.tasks.translate import Search, Translator, bleu
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a training run; two runs of one recipe on one machine are equal.
+
+    lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: padded tokens of both sides in a
+    batch. average: how many of the best epochs on valid are averaged at the end.
+    """
+
+    seed: int = 0
+    vocab_size: int = 6000
+    embed_dim: int = 256
+    num_heads: int = 8
+    num_layers: int = 3
+    feedforward_dim: int = 1024
+    max_positions: int = 128
+    dropout: float = 0.3
+    norm: Literal["post", "pre"] = "post"
+    tokens: int = 1600
+    warmup_steps: int = 1000
+    lr_scale: float = 0.8
+    average: int = 5
+
+
+class Seq2SeqTraining(lightning.LightningModule):
+    """Label-smoothed cross-entropy, Adam and the inverse-square-root schedule of Vaswani et al. 2017 (section 5.3)."""
+
+    def __init__(self, model: Transformer, recipe: Recipe, tokenizer: Tokenizer, valid: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.model, self.recipe, self.valid = model, recipe, valid
+        self.translator = Translator(model, tokenizer)
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        loss = self.model(**batch).loss
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        self.log("valid_loss", self.model(**batch).loss, batch_size=int((batch["labels"] != -100).sum()), prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        sources, references = zip(*self.valid, strict=True)
+        self.log("valid_bleu", bleu(self.translator.translate(sources, Search(beams=1)), references), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(
+            self.parameters(), lr=self.recipe.lr_scale * self.recipe.embed_dim**-0.5, betas=(0.9, 0.98), eps=1e-9
+        )
+        warmup = self.recipe.warmup_steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) ** -0.5, (step + 1) * warmup**-1.5)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Generators(Callback):
+    """Keeps the random generator in the checkpoint, so that dropout goes on where it stopped."""
+
+    state: Tensor | None = None
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["generator"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.state = checkpoint["generator"]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.state is not None:
+            torch.set_rng_state(self.state)
+
+
+class EpochLines(Callback):
+    """A line per epoch that also a log file keeps."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in sorted(trainer.callback_metrics.items()))
+        print(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {numbers}", flush=True)
+
+
+def train(
+    data: Path, out: Path, recipe: Recipe, *, epochs: int = 20, patience: int = 5, checkpoint_every: int = 100
+) -> Translator:
+    """Trains on data/train.tsv, tunes on data/valid.tsv, writes the model to ``out``; run again, goes on where it stopped.
+
+    ``out`` gets checkpoints/last.ckpt every ``checkpoint_every`` steps, log/version_*/metrics.csv, and at the end
+    config.json, model.safetensors (float16) and tokenizer.json. patience: epochs without a better BLEU (greedy, valid)
+    after which it stops early.
+    """
+    lightning.seed_everything(recipe.seed, verbose=False)
+    train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
+    out.mkdir(parents=True, exist_ok=True)
+    _same_recipe(out / "recipe.json", recipe)
+    tokenizer = train_tokenizer((side for pair in train_pairs for side in pair), recipe.vocab_size)
+    model = Transformer(model_config(recipe, tokenizer))
+    batches, valid_batches = (_batches(pairs, tokenizer, model.config, recipe) for pairs in (train_pairs, valid_pairs))
+    last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[
+            last,
+            best,
+            EarlyStopping("valid_bleu", mode="max", patience=patience),
+            Generators(),
+            EpochLines(),
+            RichProgressBar(),
+        ],
+        logger=CSVLogger(out, name="log"),
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    resume = out / "checkpoints" / "last.ckpt"
+    training = Seq2SeqTraining(model, recipe, tokenizer, valid_pairs)
+    trainer.fit(training, batches, valid_batches, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    trainer.save_checkpoint(resume)
+    model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
+    checkpoint.save(model, out, torch.float16)
+    checkpoint.write(out / "tokenizer.json", lambda place: tokenizer.save(str(place)))
+    return Translator.load(out)
+
+
+def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
+    """The model of a recipe over a tokenizer's vocabulary."""
+    return TransformerConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        embed_dim=recipe.embed_dim,
+        num_heads=recipe.num_heads,
+        num_encoder_layers=recipe.num_layers,
+        num_decoder_layers=recipe.num_layers,
+        feedforward_dim=recipe.feedforward_dim,
+        dropout=recipe.dropout,
+        norm=recipe.norm,
+        max_positions=recipe.max_positions,
+        pad_token_id=tokenizer.token_to_id("<pad>"),
+        bos_token_id=tokenizer.token_to_id("<s>"),
+        eos_token_id=tokenizer.token_to_id("</s>"),
+    )
+
+
+def _batches(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, config: TransformerConfig, recipe: Recipe
+) -> Batches:
+    """Pairs too long for the model's positions are left out."""
+    ids = zip(*([encoding.ids for encoding in tokenizer.encode_batch(list(side))] for side in zip(*pairs, strict=True)))
+    fitting = [pair for pair in ids if max(map(len, pair)) <= config.max_positions]
+    return Batches(fitting, recipe.tokens, config.pad_token_id, recipe.seed)
+
+
+def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The newest state, to resume from, and the weights of the best epochs, to average."""
+    last = ModelCheckpoint(
+        folder, "last", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False, enable_version_counter=False
+    )
+    best = ModelCheckpoint(
+        folder,
+        "{epoch}",
+        monitor="valid_bleu",
+        mode="max",
+        save_top_k=average,
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    return last, best
+
+
+def _same_recipe(path: Path, recipe: Recipe) -> None:
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [f"{name}={before.get(name)!r}" for name, value in asdict(recipe).items() if before.get(name) != value]
+        if changed:
+            raise ValueError(f"{path.parent} was begun with {', '.join(changed)}; go on with that or choose another folder")
+    checkpoint.write(path, lambda place: place.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8"))
+
+
+def _average(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the model's weights over checkpoints (Vaswani et al. 2017, section 6.1)."""
+    states = [torch.load(path, weights_only=True)["state_dict"] for path in sorted(paths)]
+    names = [name for name in states[0] if name.startswith("model.")]
+    return {name.removeprefix("model."): torch.stack([state[name] for state in states]).mean(0) for name in names}
