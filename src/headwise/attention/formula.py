@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headwise.attention.masks import Mask, Select, Tile, select
@@ -68,6 +68,16 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
     if call.mask is not None:
         s = s.masked_fill(~fitting(call.mask.allows(tile), s.shape), -torch.inf)
     return s
+
+
+def allowed(call: Call, tile: Tile) -> Bool[Tensor, "*batch heads rows columns"]:
+    """Which pairs of a tile mask and bias let attend."""
+    pairs = torch.ones((), dtype=torch.bool, device=call.query.device)
+    if call.mask is not None:
+        pairs = pairs & call.mask.allows(tile)
+    if call.bias is not None:
+        pairs = pairs & (select(call.bias, tile, "bias") > -torch.inf)
+    return pairs.expand(*call.query.shape[:-2], tile.num_rows, tile.num_columns)
 
 
 def fitting(mask: Tensor, shape: torch.Size) -> Tensor:

@@ -43,6 +43,14 @@ class Tile:
         """Position of every selected key, as a row (1, columns)."""
         return torch.arange(self.key_len, device=self.device)[self.columns][None, :]
 
+    @property
+    def num_rows(self) -> int:
+        return self.query_positions.shape[0]
+
+    @property
+    def num_columns(self) -> int:
+        return self.key_positions.shape[1]
+
 
 class Mask(ABC):
     """A rule on pairs (query, key); see the module's text. Rules are immutable."""

@@ -78,3 +78,7 @@ class Recorded:
                 s = (s - lse.masked_fill(lse == -torch.inf, 0.0)).exp()
         s = s if head is None else s[..., head, :, :]
         return s if batch is None else s[batch]
+
+    def allowed(self, rows: Select | None = None, columns: Select | None = None) -> Tensor:
+        """Which pairs of a tile may attend, bool (*batch, heads, rows, columns)."""
+        return formula.allowed(self.call, self.call.tile(rows, columns))

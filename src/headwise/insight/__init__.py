@@ -1,0 +1,1 @@
+"""Seeing and operating on single heads: observe, statistics, gates."""

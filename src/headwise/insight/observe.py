@@ -1,0 +1,118 @@
+"""Recording what the heads of a model compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headwise.attention import record as emission
+from headwise.attention.formula import Call
+from headwise.attention.masks import Padding, Window
+from headwise.attention.module import MultiHeadAttention
+from headwise.attention.record import Recorded
+
+
+class Calls(Sequence[Recorded]):
+    """The calls of one module, in order. Where there is a single one, its attributes are read off this directly."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._calls: list[Recorded] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._calls[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if len(self._calls) != 1:
+            raise AttributeError(
+                f"{self.address} was called {len(self._calls)} times: choose one by index, or put them together with .joined()"
+            )
+        return getattr(self._calls[0], name)
+
+    def joined(self) -> Recorded:
+        """The steps of a decoding as the one call they amount to: all queries, and the last step's keys.
+
+        Raises ValueError where the calls are not steps over one growing (or one fixed) sequence of keys, as after beams were
+        reordered, and where a mask was not a rule of positions or of a fixed padding.
+        """
+        last = self._calls[-1]
+        for call in self._calls:
+            held = call.key.shape[-2]
+            if not torch.equal(call.key, last.key[..., :held, :]):
+                raise ValueError(f"{self.address}: the keys of one call do not go on in the next; choose calls by index")
+            if not isinstance(call.mask, Window | Padding | None) or call.call.bias is not None:
+                raise ValueError(f"{self.address}: masks and biases of single steps cannot be put together; choose by index")
+        joined = replace(last.call, query=torch.cat([call.query for call in self._calls], dim=-2))
+        outputs = torch.cat([call.head_outputs for call in self._calls], dim=-2)
+        return Recorded(joined, outputs, torch.cat([call.lse for call in self._calls], dim=-1))
+
+
+class Record(Mapping[str, Calls]):
+    """Calls by the address of their module, in the order of the first call."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Calls] = {}
+
+    def __getitem__(self, address: str) -> Calls:
+        if address not in self._calls:
+            raise KeyError(f"no call recorded at {address!r}; recorded are {', '.join(self._calls) or 'none'}")
+        return self._calls[address]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, address: str, recorded: Recorded) -> None:
+        self._calls.setdefault(address, Calls(address))._calls.append(recorded)
+
+
+@contextmanager
+def observe(model: nn.Module) -> Iterator[Record]:
+    """Records every call of the model's attention modules: ``with hw.observe(model) as record: model(x)``.
+
+    record["encoder.layers.0.self_attention"] holds query, key, value, the rules, lse and head_outputs, detached; weights are
+    computed from them when asked for, so nothing (query_len, key_len) is kept. Outside the context nothing is recorded and a
+    compiled graph is what it was. Inside, a compiled model breaks its graph at each attention, or, with fullgraph=True,
+    raises. Raises RuntimeError where another observation is on, ValueError where the model has no attention module.
+    """
+    addresses = attention_modules(model)
+    by_module = {module: address for address, module in addresses.items()}
+    record = Record()
+
+    def keep(module: Any, call: Call, head_outputs: Tensor, lse: Tensor) -> None:
+        if module in by_module:
+            record.add(by_module[module], Recorded(_detached(call), head_outputs.detach(), lse.detach()))
+
+    if emission.observer is not None:
+        raise RuntimeError("another hw.observe is on: leave it first")
+    emission.observer = keep
+    try:
+        yield record
+    finally:
+        emission.observer = None
+
+
+def attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention]:
+    """Every attention module of a model by its address, its name in ``named_modules()`` (of the model that was compiled)."""
+    model = getattr(model, "_orig_mod", model)
+    found = {name: module for name, module in model.named_modules() if isinstance(module, MultiHeadAttention)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no hw.MultiHeadAttention in it")
+    return found
+
+
+def _detached(call: Call) -> Call:
+    tensors = {field.name: getattr(call, field.name) for field in fields(call)}
+    return replace(call, **{name: x.detach() for name, x in tensors.items() if isinstance(x, Tensor)})

@@ -1,0 +1,134 @@
+"""Exact numbers about heads, computed row block by row block: memory grows with the length, not with its square."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headwise.attention.record import Recorded
+
+BLOCK = 2**22  # weights held at a time
+
+
+@dataclass(frozen=True)
+class HeadStatistics:
+    """The heads of one module. Every mean is over real queries: neither empty (nothing allowed) nor padding.
+
+    entropy: -sum_j p_ij log p_ij, nats. alignment: the mutual information of query and key, H(mean_i p_i) - mean_i H(p_i),
+    nats: 0 where every query looks alike, large where each looks sharply at keys of its own. first, previous, own, next: the
+    share of weight, 0 to 1, on the first key and on the keys one position before, at and after the query. distance: mean of
+    sum_j p_ij |i - j|, in keys. What needs positions is None across two sequences.
+
+    received: per key, the weight it gets over the number of queries allowed to see it (0 where none is). top_keys,
+    top_weights: the largest weights of each query, largest first. These three are None where several calls are counted
+    together. queries: how many queries were counted, all heads and batches taken together.
+    """
+
+    entropy: Float[Tensor, " heads"]
+    alignment: Float[Tensor, " heads"]
+    first: Float[Tensor, " heads"]
+    previous: Float[Tensor, " heads"] | None
+    own: Float[Tensor, " heads"] | None
+    next: Float[Tensor, " heads"] | None
+    distance: Float[Tensor, " heads"] | None
+    received: Float[Tensor, "*batch heads key_len"] | None
+    top_keys: Int[Tensor, "*batch heads query_len top"] | None
+    top_weights: Float[Tensor, "*batch heads query_len top"] | None
+    queries: int
+
+
+MEANS = ("entropy", "alignment", "first", "previous", "own", "next", "distance")
+
+
+def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[str, HeadStatistics]:
+    """``HeadStatistics`` of every address of a record; several calls of one module are weighted by their queries.
+
+    The steps of a decoding are one call in pieces: give ``{address: [record[address].joined()]}``.
+    """
+    return {address: _together([of_call(call, top) for call in calls]) for address, calls in record.items()}
+
+
+@torch.no_grad()
+def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
+    """The statistics of one recorded call."""
+    real = _real_queries(call)
+    received, seen = torch.zeros(2, *call.lse.shape[:-1], call.key.shape[-2], dtype=call.lse.dtype, device=call.lse.device)
+    pieces: dict[str, list[Tensor]] = {}
+    for rows in _blocks(call):
+        p, counted = call.weights(rows=rows), real[..., rows, None]
+        received += (p * counted).sum(-2)
+        seen += (call.allowed(rows) & counted).sum(-2)
+        largest = p.topk(min(top, p.shape[-1]), dim=-1)
+        numbers = {"entropy": -torch.special.xlogy(p, p).sum(-1), "first": p[..., 0]}
+        if call.call.same_sequence:
+            numbers |= _by_position(p, call, rows)
+        for name, piece in {**numbers, "keys": largest.indices, "weights": largest.values}.items():
+            pieces.setdefault(name, []).append(piece)
+    rows_at = call.lse.dim() - 1
+    whole = {name: torch.cat(parts, dim=rows_at) for name, parts in pieces.items()}
+    top_keys, top_weights = whole.pop("keys"), whole.pop("weights")
+    counts = real.sum(-1)
+    mean_row = received / counts.clamp(min=1)[..., None]
+    whole["alignment"] = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
+    means = {name: _mean(number, real) for name, number in whole.items()}
+    return HeadStatistics(
+        **{name: means.get(name) for name in MEANS},  # type: ignore[arg-type]
+        received=received / seen.clamp(min=1),
+        top_keys=top_keys,
+        top_weights=top_weights,
+        queries=int(counts.sum()),
+    )
+
+
+def _together(parts: Sequence[HeadStatistics]) -> HeadStatistics:
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(part.queries for part in parts)
+    means = {}
+    for name in MEANS:
+        numbers = [getattr(part, name) for part in parts]
+        if numbers[0] is None:
+            means[name] = None
+        else:
+            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / max(1, total)
+    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=total)
+
+
+def _blocks(call: Recorded) -> Iterator[slice]:
+    query_len, per_row = call.query.shape[-2], call.lse[..., :1].numel() * call.key.shape[-2]
+    size = max(1, BLOCK // max(1, per_row))
+    for start in range(0, query_len, size):
+        yield slice(start, min(start + size, query_len))
+
+
+def _real_queries(call: Recorded) -> Bool[Tensor, "*batch heads query_len"]:
+    """Queries that may attend to something and, in self-attention, whose own key somebody may attend to (else: padding)."""
+    attended = torch.zeros(*call.lse.shape[:-1], call.key.shape[-2], dtype=torch.bool, device=call.lse.device)
+    attends = torch.zeros_like(call.lse, dtype=torch.bool)
+    for rows in _blocks(call):
+        allowed = call.allowed(rows)
+        attends[..., rows] = allowed.any(-1)
+        attended |= allowed.any(-2)
+    if call.call.same_sequence:
+        own = min(call.query.shape[-2], call.key.shape[-2])
+        attends[..., attends.shape[-1] - own :] &= attended[..., attended.shape[-1] - own :]
+    return attends
+
+
+def _by_position(p: Tensor, call: Recorded, rows: slice) -> dict[str, Tensor]:
+    tile = call.call.tile(rows)
+    here, keys = tile.query_positions, tile.key_positions
+    numbers = {"distance": (p * (here - keys).abs()).sum(-1)}
+    for name, offset in (("previous", -1), ("own", 0), ("next", 1)):
+        numbers[name] = (p * (keys == here + offset)).sum(-1)
+    return numbers
+
+
+def _mean(number: Float[Tensor, "*batch heads query_len"], real: Bool[Tensor, "*batch heads query_len"]) -> Tensor:
+    """Per head, over the real queries of all batches; nan where there is none."""
+    number, real = (x.movedim(-2, 0).flatten(1) for x in (number, real))
+    return number.masked_fill(~real, 0.0).sum(1) / real.sum(1)
