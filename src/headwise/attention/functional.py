@@ -120,21 +120,21 @@ def make_call(
         if isinstance(tensor, Tensor) and tensor.device != query.device:
             raise ValueError(f"{name} is on {tensor.device}, query on {query.device}: move them to one device")
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
-        raise ValueError(
-            f"query, key and value must have one floating dtype; got {query.dtype}, {key.dtype} and {value.dtype}"
-        )
+        raise ValueError(f"query, key and value must have one floating dtype; got {query.dtype}, {key.dtype} and {value.dtype}")
     if isinstance(mask, Tensor):
         mask = masks.dense(mask)
     if bias is not None and not bias.is_floating_point():
-        raise ValueError(f"bias: expected a float tensor that is added to the scores; got {bias.dtype}. A bool goes in as mask=")
+        raise ValueError(
+            f"bias: expected a float tensor that is added to the scores; got {bias.dtype}. A bool goes in as mask="
+        )
     if sinks is not None and sinks.shape != query.shape[-3:-2]:
         raise ValueError(f"sinks: expected one number per head, ({query.shape[-3]},); got {tuple(sinks.shape)}")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap: expected a positive number; got {softcap}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a share in [0, 1); got {dropout}")
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return Call(query, key, value, mask, bias, scale, softcap, sinks, dropout, same_sequence)
+    how = query.shape[-1] ** -0.5 if scale is None else scale
+    return Call(query, key, value, mask, bias, how, softcap, sinks, dropout, same_sequence)
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -98,8 +98,8 @@ class MultiHeadAttention(nn.Module):
         }
         for name, (inputs, outputs) in widths.items():
             self.add_module(name, nn.Linear(inputs, outputs, name in biased, device=device, dtype=dtype))
-        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device, dtype)
-        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device, dtype)
+        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device=device, dtype=dtype)
+        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device=device, dtype=dtype)
         self.sinks = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if self.scores.sinks else None
         self.gate = None  # set by hw.gates
         self.reset_parameters()

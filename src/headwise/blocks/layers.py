@@ -48,9 +48,7 @@ Residual = type[PostNorm] | type[PreNorm]
 class FeedForward(nn.Module):
     """W_2 activation(W_1 x + b_1) + b_2, at every position alike."""
 
-    def __init__(
-        self, embed_dim: int, hidden_dim: int, activation: Callable[[Tensor], Tensor] = torch.relu
-    ) -> None:
+    def __init__(self, embed_dim: int, hidden_dim: int, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
         super().__init__()
         self.expand, self.contract = nn.Linear(embed_dim, hidden_dim), nn.Linear(hidden_dim, embed_dim)
         self.activation = activation
@@ -95,9 +93,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(embed_dim, feedforward_dim)
         self.residuals = nn.ModuleList(residual(embed_dim, dropout) for _ in range(3))
 
-    def forward(
-        self, x: Hidden, memory: Tensor, mask: Mask, memory_mask: Mask | None, cache: DecoderCache | None
-    ) -> Hidden:
+    def forward(self, x: Hidden, memory: Tensor, mask: Mask, memory_mask: Mask | None, cache: DecoderCache | None) -> Hidden:
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
         x = self.residuals[0](x, lambda x: self.self_attention(x, mask=mask, cache=own))
         x = self.residuals[1](x, lambda x: self.cross_attention(x, memory, mask=memory_mask, cache=cross))

@@ -48,10 +48,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     """Writes config.json and model.safetensors; dtype: that of the stored weights (None = as they are)."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    for model_type, (make, _) in ARCHITECTURES.items():
-        if type(model) is make:
-            break
-    else:
+    model_type = {make: name for name, (make, _) in ARCHITECTURES.items()}.get(type(model))
+    if model_type is None:
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(sorted(ARCHITECTURES))}")
     config = {"model_type": model_type, "architectures": [type(model).__name__], **asdict(model.config)}  # type: ignore[call-overload]
     weights = {name: x.detach().to(dtype or x.dtype).contiguous() for name, x in model.state_dict().items()}

@@ -43,9 +43,7 @@ def greedy(steps: Steps, rows: int, start: int, end: int, max_tokens: int) -> li
 
 
 @torch.no_grad()
-def beam(
-    steps: Steps, rows: int, start: int, end: int, max_tokens: int, width: int, length_penalty: float
-) -> list[Hypothesis]:
+def beam(steps: Steps, rows: int, start: int, end: int, max_tokens: int, width: int, length_penalty: float) -> list[Hypothesis]:
     """The best of ``width`` hypotheses kept at every step, for every one of ``rows`` inputs (steps has rows * width rows).
 
     Hypotheses are compared by log P / ((5 + length) / 6)^length_penalty, the end token counted (Wu et al. 2016; Vaswani et al.

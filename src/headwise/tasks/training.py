@@ -18,8 +18,9 @@ from torch import Tensor
 from headwise.models import checkpoint
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.pairs import Batches, read_pairs
-from headwise.tasks.tokens import train_tokenizer
-from headwise.tasks.translate import Search, Translator, bleu
+from headwise.tasks.scoring import bleu
+from headwise.tasks.tokens import SPECIAL, train_tokenizer
+from headwise.tasks.translate import Search, Translator, main_script
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class Seq2SeqTraining(lightning.LightningModule):
             self.parameters(), lr=self.recipe.lr_scale * self.recipe.embed_dim**-0.5, betas=(0.9, 0.98), eps=1e-9
         )
         warmup = self.recipe.warmup_steps
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) ** -0.5, (step + 1) * warmup**-1.5)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) ** -0.5, (step + 1) * warmup**-1.5))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -105,8 +104,8 @@ def train(
 ) -> Translator:
     """Trains on data/train.tsv, tunes on data/valid.tsv, writes the model to ``out``; run again, goes on where it stopped.
 
-    ``out`` gets checkpoints/last.ckpt every ``checkpoint_every`` steps, log/version_*/metrics.csv, and at the end
-    config.json, model.safetensors (float16) and tokenizer.json. patience: epochs without a better BLEU (greedy, valid)
+    ``out`` gets checkpoints/last.ckpt every ``checkpoint_every`` steps, log/version_*/metrics.csv, and at the end what
+    ``Translator.save`` writes. patience: epochs without a better BLEU (greedy, valid)
     after which it stops early.
     """
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -138,8 +137,7 @@ def train(
     trainer.fit(training, batches, valid_batches, ckpt_path=resume if resume.exists() else None, weights_only=True)
     trainer.save_checkpoint(resume)
     model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
-    checkpoint.save(model, out, torch.float16)
-    checkpoint.write(out / "tokenizer.json", lambda place: tokenizer.save(str(place)))
+    Translator(model, tokenizer, main_script(source for source, _ in train_pairs)).save(out)
     return Translator.load(out)
 
 
@@ -155,18 +153,16 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
         dropout=recipe.dropout,
         norm=recipe.norm,
         max_positions=recipe.max_positions,
-        pad_token_id=tokenizer.token_to_id("<pad>"),
-        bos_token_id=tokenizer.token_to_id("<s>"),
-        eos_token_id=tokenizer.token_to_id("</s>"),
+        pad_token_id=SPECIAL.index("<pad>"),
+        bos_token_id=SPECIAL.index("<s>"),
+        eos_token_id=SPECIAL.index("</s>"),
     )
 
 
-def _batches(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, config: TransformerConfig, recipe: Recipe
-) -> Batches:
+def _batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, config: TransformerConfig, recipe: Recipe) -> Batches:
     """Pairs too long for the model's positions are left out."""
-    ids = zip(*([encoding.ids for encoding in tokenizer.encode_batch(list(side))] for side in zip(*pairs, strict=True)))
-    fitting = [pair for pair in ids if max(map(len, pair)) <= config.max_positions]
+    sources, targets = ([encoding.ids for encoding in tokenizer.encode_batch(list(side))] for side in zip(*pairs, strict=True))
+    fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= config.max_positions]
     return Batches(fitting, recipe.tokens, config.pad_token_id, recipe.seed)
 
 

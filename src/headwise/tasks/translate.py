@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sacrebleu
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from headwise.models.checkpoint import CheckpointError, load
+from headwise.models.checkpoint import CheckpointError, load, save, write
 from headwise.models.transformer import Transformer
 from headwise.tasks.decoding import Hypothesis, beam, greedy
 from headwise.tasks.pairs import Ids, pad
@@ -55,14 +57,14 @@ def search(model: Transformer, sources: Sequence[Ids], how: Search) -> list[Hypo
 
 
 class Translator:
-    """A model and its tokenizer, ready to translate."""
+    """A model and its tokenizer, ready to translate. script: that of the source language, e.g. "LATIN"; "" = any."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, script: str = "") -> None:
+        self.model, self.tokenizer, self.script = model, tokenizer, script
 
     @classmethod
     def load(cls, folder: Path) -> Translator:
-        """From a folder with config.json, model.safetensors and tokenizer.json."""
+        """From a folder as ``save`` writes it. Raises CheckpointError where that fails."""
         model = load(folder)
         if not isinstance(model, Transformer):
             raise CheckpointError(f"{folder} holds a {type(model).__name__}, which does not translate")
@@ -77,16 +79,39 @@ class Translator:
             raise CheckpointError(
                 f"{path} has {tokenizer.get_vocab_size()} tokens, the model beside it {model.config.vocab_size}"
             )
-        return cls(model, tokenizer)
+        task = folder / "task.json"
+        return cls(model, tokenizer, json.loads(task.read_text("utf-8"))["source_script"] if task.is_file() else "")
+
+    def save(self, folder: Path) -> None:
+        """Writes config.json, model.safetensors (weights in float16), tokenizer.json and task.json."""
+        save(self.model, folder, torch.float16)
+        write(folder / "tokenizer.json", lambda place: self.tokenizer.save(str(place)))
+        task = json.dumps({"task": "translate", "source_script": self.script})
+        write(folder / "task.json", lambda place: place.write_text(task + "\n", "utf-8"))
+
+    def check(self, sentence: str) -> None:
+        """Raises ValueError, saying why, where a sentence is not one that this model can read."""
+        if not sentence.strip():
+            raise ValueError("the sentence is empty")
+        length, most = len(self.encode([sentence])[0]), self.model.config.max_positions
+        if length > most:
+            raise ValueError(f"the sentence has {length} tokens, and the model reads at most {most}: cut it into sentences")
+        script = main_script([sentence])
+        if self.script and script and script != self.script:
+            raise ValueError(
+                f"the model reads {self.script.title()} script, and the sentence is {script.title()}: {sentence[:40]!r}"
+            )
+        if not script:
+            raise ValueError(f"the sentence has no letters: {sentence[:40]!r}")
 
     def encode(self, sentences: Sequence[str]) -> list[Ids]:
         """Token ids of each sentence, the end token last."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(sentences))]
 
     def translate(self, sentences: Sequence[str], how: Search | None = None, batch_size: int = 64) -> list[str]:
-        """Translations in the order given. Sentences of similar length are searched together."""
+        """Translations in the order given; an empty one for an empty sentence. Similar lengths are searched together."""
         ids = self.encode(sentences)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        order = sorted((i for i in range(len(ids)) if sentences[i].strip()), key=lambda i: len(ids[i]))
         translations = [""] * len(ids)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -96,6 +121,10 @@ class Translator:
         return translations
 
 
-def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
-    """sacreBLEU of Chinese translations against one reference each, 0 to 100, characters as tokens ("zh")."""
-    return sacrebleu.corpus_bleu(list(translations), [list(references)], tokenize="zh").score
+def main_script(lines: Iterable[str]) -> str:
+    """The script of most letters, as the first word of their Unicode names: "LATIN", "CJK", "CYRILLIC"; "" without letters."""
+    letters = Counter(character for line in lines for character in line if character.isalpha())
+    scripts = Counter[str]()
+    for letter, count in letters.items():
+        scripts[unicodedata.name(letter, "UNKNOWN").split()[0]] += count
+    return scripts.most_common(1)[0][0] if scripts else ""

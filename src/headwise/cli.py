@@ -1,0 +1,169 @@
+"""The command ``headwise``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from headwise.models.checkpoint import CheckpointError, write
+from headwise.tasks.translate import Search, Translator
+
+SHIPPED = Path(__file__).parent / "shipped" / "translate"
+EXAMPLE = "Tom is taller than his mother."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Multi-head attention: train it, look into it, teach it.")
+
+
+class Task(StrEnum):
+    TRANSLATE = "translate"
+
+
+TaskArgument = Annotated[Task, typer.Argument(help="What to do; English to Chinese is what the shipped model knows.")]
+ModelOption = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default="the shipped one")]
+DataOption = Annotated[
+    Path,
+    typer.Option("--data", envvar="HEADWISE_DATA", help="Folder with train.tsv(.gz) and valid.tsv(.gz): source, tab, target."),
+]
+BeamsOption = Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 = greedy.")]
+PenaltyOption = Annotated[float, typer.Option("--length-penalty", help="Exponent of ((5 + length) / 6); 0 = none.")]
+
+
+@app.command()
+def look(
+    sentence: Annotated[str, typer.Argument(help="An English sentence.")] = EXAMPLE,
+    model: ModelOption = SHIPPED,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write FILE.png, .svg or .json.")] = None,
+    beams: BeamsOption = 4,
+    length_penalty: PenaltyOption = 0.6,
+) -> None:
+    """Translate a sentence and show, head by head, what the model looked at."""
+    from headwise.explorer import picture, terminal
+    from headwise.explorer.look import look as look_at
+
+    with _one_sentence():
+        if out is not None and out.suffix not in (".png", ".svg", ".json"):
+            raise ValueError(f"--out: expected a file ending in .png, .svg or .json; got {out}")
+        if out is not None and not out.parent.is_dir():
+            raise ValueError(f"--out: {out.parent} is not a folder")
+        seen = look_at(Translator.load(model), sentence, Search(beams, length_penalty))
+        terminal.show(seen, Console())
+        if out is not None and out.suffix == ".json":
+            text = json.dumps(asdict(seen), ensure_ascii=False, allow_nan=False)
+            write(out, lambda place: place.write_text(text + "\n", encoding="utf-8"))
+        elif out is not None:
+            picture.save(seen, out)
+        if out is not None:
+            typer.echo(f"wrote {out}")
+
+
+@app.command()
+def run(
+    task: TaskArgument,
+    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences; none = standard input, one per line.")] = None,
+    model: ModelOption = SHIPPED,
+    beams: BeamsOption = 4,
+    length_penalty: PenaltyOption = 0.6,
+) -> None:
+    """Print one output line per input line, and nothing else."""
+    with _one_sentence():
+        lines = sentences or [line.rstrip("\r\n") for line in _stdin()]
+        translator = Translator.load(model)
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                with _at(f"line {number}: " if len(lines) > 1 else ""):
+                    translator.check(line)
+            elif sentences:
+                raise ValueError("the sentence is empty")
+        for translation in translator.translate(lines, Search(beams, length_penalty)):
+            typer.echo(translation)
+
+
+@app.command()
+def evaluate(
+    task: TaskArgument,
+    data: DataOption,
+    model: ModelOption = SHIPPED,
+    beams: BeamsOption = 4,
+    length_penalty: PenaltyOption = 0.6,
+) -> None:
+    """Score a model on the valid split: sacreBLEU with its 95 % interval."""
+    with _one_sentence(), _extra("train"):
+        from headwise.tasks.pairs import read_pairs
+        from headwise.tasks.scoring import score
+
+        sources, references = zip(*read_pairs(data, "valid"), strict=True)
+        typer.echo(score(Translator.load(model).translate(sources, Search(beams, length_penalty)), references))
+
+
+@app.command()
+def train(
+    task: TaskArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, log and model.")] = Path("runs/translate"),
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most.")] = 20,
+    patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better BLEU on valid.")] = 5,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value in the recipe, e.g. seed=1.")
+    ] = None,
+) -> None:
+    """Train a model; interrupted, the same command goes on where it stopped."""
+    with _one_sentence(), _extra("train"):
+        from headwise.tasks.training import Recipe
+        from headwise.tasks.training import train as fit
+
+        given = {name: value for name, _, value in (setting.partition("=") for setting in settings or [])}
+        defaults = asdict(Recipe())
+        unknown = given.keys() - defaults.keys()
+        if unknown:
+            raise ValueError(f"--set: no {', '.join(sorted(unknown))} in the recipe; there is {', '.join(defaults)}")
+        recipe = Recipe(**{name: type(defaults[name])(value) for name, value in given.items()})
+        fit(data, out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+        typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What the user can mend is said in one sentence, with exit status 1; a traceback is for our own mistakes."""
+    from headwise.explorer.picture import NoFont
+
+    try:
+        yield
+    except (ValueError, OSError, CheckpointError, NoFont) as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        _fail(f"this command needs {error.name}: pip install 'headwise[{name}]'")
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from error
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"headwise: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _stdin() -> Iterator[str]:
+    if sys.stdin.isatty():
+        raise ValueError("no sentence given: put it after the task, or pipe lines in")
+    yield from sys.stdin
