@@ -31,7 +31,7 @@ TaskArgument = Annotated[Task, typer.Argument(help="What to do; English to Chine
 ModelOption = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default="the shipped one")]
 DataOption = Annotated[
     Path,
-    typer.Option("--data", envvar="HEADWISE_DATA", help="Folder with train.tsv(.gz) and valid.tsv(.gz): source, tab, target."),
+    typer.Option("--data", envvar="HEADWISE_DATA", help="Folder with train.tsv(.gz), valid.tsv(.gz): source, tab, target."),
 ]
 BeamsOption = Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 = greedy.")]
 PenaltyOption = Annotated[float, typer.Option("--length-penalty", help="Exponent of ((5 + length) / 6); 0 = none.")]

@@ -125,7 +125,7 @@ def make_call(
         mask = masks.dense(mask)
     if bias is not None and not bias.is_floating_point():
         raise ValueError(
-            f"bias: expected a float tensor that is added to the scores; got {bias.dtype}. A bool goes in as mask="
+            f"bias: expected a float tensor, added to the scores; got {bias.dtype}. A bool tensor goes in as mask="
         )
     if sinks is not None and sinks.shape != query.shape[-3:-2]:
         raise ValueError(f"sinks: expected one number per head, ({query.shape[-3]},); got {tuple(sinks.shape)}")

@@ -63,6 +63,10 @@ class Mask(ABC):
         """The whole matrix in the cheapest form a kernel takes: None (no mask), "causal" (a square triangle) or a tensor."""
         return self.allows(tile)
 
+    def real_keys(self, tile: Tile) -> Tensor | None:
+        """Which keys are no padding, (*batch, 1, 1, columns), as far as this rule says; None = all."""
+        return None
+
     def __and__(self, other: Mask) -> Mask:
         return _Both(self, other)
 
@@ -110,6 +114,9 @@ class Padding(Mask):
                 raise ValueError(f"padding: keep is about {self.keep.shape[-1]} keys, but the call has {tile.key_len}")
             return self.keep[..., tile.columns][..., None, None, :]
         return tile.key_positions < self.keep[..., None, None, None]
+
+    def real_keys(self, tile: Tile) -> Tensor | None:
+        return self.allows(tile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +169,10 @@ class _Both(Mask):
         if self.right.lower(tile) is None:
             return self.left.lower(tile)
         return self.allows(tile)
+
+    def real_keys(self, tile: Tile) -> Tensor | None:
+        left, right = self.left.real_keys(tile), self.right.real_keys(tile)
+        return right if left is None else left if right is None else left & right
 
 
 @dataclass(frozen=True, eq=False)

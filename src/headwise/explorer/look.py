@@ -87,8 +87,8 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     translator.check(sentence)
     model, tokenizer = translator.model, translator.tokenizer
     source = translator.encode([sentence])[0]
-    written = search(model, [source], how or Search())[0].tokens
-    read = [model.config.bos_token_id, *written][: model.config.max_positions]
+    found = search(model, [source], how or Search())[0]
+    read = [model.config.bos_token_id, *found.tokens][: model.config.max_positions]
     with observe(model) as record, _inputs_and_outputs(model) as passed:
         model(torch.tensor([source]), decoder_input_ids=torch.tensor([read]))
     numbers = statistics(record)
@@ -105,8 +105,8 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     query = _sharpest(layer.heads[best_head].weights)
     address = layer.address
     steps = _steps(_module(model, address), record[address][0], passed[address], best_head, query)
-    predicted = _names(tokenizer, [*read[1:], model.config.eos_token_id])
-    return Look(sentence, tokenizer.decode(written), predicted, layers, best_layer, best_head, query, steps)
+    predicted = [*_names(tokenizer, found.tokens), "</s>" if found.ended else "…"][: len(read)]
+    return Look(sentence, tokenizer.decode(found.tokens), predicted, layers, best_layer, best_head, query, steps)
 
 
 def _heads(call: Recorded, numbers: HeadStatistics) -> list[Head]:

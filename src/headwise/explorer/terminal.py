@@ -45,7 +45,7 @@ def _table(look: Look) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("entropy (nats)", "distance (keys)", "on first key"):
         table.add_column(name, justify="right")
-    table.add_column("seems to look at")
+    table.add_column("seems to look at", no_wrap=True)
     for kind, layers in groupby(look.layers, key=lambda layer: layer.kind):
         for number, layer in enumerate(layers):
             for h, head in enumerate(layer.heads):

@@ -23,9 +23,7 @@ def gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
         if address not in modules:
             raise KeyError(f"no attention at {address!r}; there is {', '.join(modules)}")
         if gate.shape != (modules[address].num_heads,):
-            raise ValueError(
-                f"{address} has {modules[address].num_heads} heads: expected as many gates, got {tuple(gate.shape)}"
-            )
+            raise ValueError(f"{address}: expected {modules[address].num_heads} gates, one per head; got {tuple(gate.shape)}")
     before = {address: modules[address].gate for address in values}
     try:
         for address, gate in values.items():

@@ -106,17 +106,13 @@ def _blocks(call: Recorded) -> Iterator[slice]:
 
 
 def _real_queries(call: Recorded) -> Bool[Tensor, "*batch heads query_len"]:
-    """Queries that may attend to something and, in self-attention, whose own key somebody may attend to (else: padding)."""
-    attended = torch.zeros(*call.lse.shape[:-1], call.key.shape[-2], dtype=torch.bool, device=call.lse.device)
-    attends = torch.zeros_like(call.lse, dtype=torch.bool)
-    for rows in _blocks(call):
-        allowed = call.allowed(rows)
-        attends[..., rows] = allowed.any(-1)
-        attended |= allowed.any(-2)
-    if call.call.same_sequence:
-        own = min(call.query.shape[-2], call.key.shape[-2])
-        attends[..., attends.shape[-1] - own :] &= attended[..., attended.shape[-1] - own :]
-    return attends
+    """Queries that may attend to something and, in self-attention, are not padding as the mask says of their keys."""
+    real = torch.cat([call.allowed(rows).any(-1) for rows in _blocks(call)], dim=-1)
+    keys = None if call.mask is None else call.mask.real_keys(call.call.tile())
+    if keys is not None and call.call.same_sequence:
+        own = min(real.shape[-1], keys.shape[-1])
+        real[..., real.shape[-1] - own :] &= keys[..., 0, keys.shape[-1] - own :]
+    return real
 
 
 def _by_position(p: Tensor, call: Recorded, rows: slice) -> dict[str, Tensor]:

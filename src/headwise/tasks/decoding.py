@@ -23,10 +23,14 @@ class Steps(Protocol):
 
 @dataclass
 class Hypothesis:
-    """Generated tokens, without the start and end tokens, and their log-probability divided by the length penalty."""
+    """Generated tokens, without the start and end tokens, and their log-probability divided by the length penalty.
+
+    ended: the end token came; False where the limit cut it off.
+    """
 
     tokens: list[int]
     score: float
+    ended: bool
 
 
 @torch.no_grad()
@@ -39,7 +43,8 @@ def greedy(steps: Steps, rows: int, start: int, end: int, max_tokens: int) -> li
         total += best.masked_fill(done, 0.0)
         tokens = torch.cat([tokens, token.masked_fill(done, end)[:, None]], dim=1)
         done |= token == end
-    return [Hypothesis(_until(row, end), score) for row, score in zip(tokens[:, 1:].tolist(), total.tolist(), strict=True)]
+    rows_of_tokens = zip(tokens[:, 1:].tolist(), total.tolist(), done.tolist(), strict=True)
+    return [Hypothesis(_until(row, end), score, ended) for row, score, ended in rows_of_tokens]
 
 
 @torch.no_grad()
@@ -64,7 +69,7 @@ def beam(steps: Steps, rows: int, start: int, end: int, max_tokens: int, width: 
         penalty = ((5 + length) / 6) ** length_penalty
         for i, rank in ending[:, :width].nonzero().tolist():
             if len(ended[i]) < width and score[i, rank] > -torch.inf:
-                ended[i].append(Hypothesis(tokens[row[i, rank], 1:].tolist(), score[i, rank].item() / penalty))
+                ended[i].append(Hypothesis(tokens[row[i, rank], 1:].tolist(), score[i, rank].item() / penalty, True))
         alive, keep = score.masked_fill(ending, -torch.inf).topk(width, dim=1)
         row, token = row.gather(1, keep).flatten(), token.gather(1, keep).flatten()
         tokens = torch.cat([tokens[row], token[:, None]], dim=1)
@@ -75,7 +80,7 @@ def beam(steps: Steps, rows: int, start: int, end: int, max_tokens: int, width: 
     for i, found in enumerate(ended):
         if len(found) < width:  # cut off at max_tokens
             best = i * width
-            found.append(Hypothesis(tokens[best, 1:].tolist(), alive[i, 0].item() / penalty))
+            found.append(Hypothesis(tokens[best, 1:].tolist(), alive[i, 0].item() / penalty, False))
     return [max(found, key=lambda hypothesis: hypothesis.score) for found in ended]
 
 

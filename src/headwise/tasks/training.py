@@ -38,11 +38,11 @@ class Recipe:
     num_layers: int = 3
     feedforward_dim: int = 1024
     max_positions: int = 128
-    dropout: float = 0.3
+    dropout: float = 0.2
     norm: Literal["post", "pre"] = "post"
-    tokens: int = 1600
+    tokens: int = 800
     warmup_steps: int = 1000
-    lr_scale: float = 0.8
+    lr_scale: float = 0.5
     average: int = 5
 
 

@@ -1,0 +1,48 @@
+# make look: set-up and the main job.  make test: set-up and the tests.  Both work on a fresh machine.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+CONSTRAINED := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+CHECKED := --jaxtyping-packages=headwise,beartype.beartype
+
+.PHONY: look test lint bench font
+
+look: .venv/look font
+	$(BIN)/headwise look --out look.png
+
+# Shapes are executed in the first session; messages and torch.compile are tested without the hook in the second.
+test: .venv/test font
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	JAXTYPING_DISABLE=1 $(BIN)/pytest -m nohook
+	$(BIN)/pytest -m "not nohook" $(CHECKED)
+
+lint: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+bench: .venv/test
+	$(BIN)/python benchmarks/observe.py
+
+# torch first and alone: a package that asks for it must not choose its build.
+.venv/torch: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(CONSTRAINED) torch
+	@touch $@
+
+.venv/look: .venv/torch pyproject.toml
+	$(CONSTRAINED) -e .
+	@touch $@
+
+.venv/test: .venv/torch pyproject.toml
+	$(CONSTRAINED) -e '.[lint]'
+	@touch $@ .venv/look
+
+# A font with Chinese characters for the pictures, where none is installed and we may install one.
+font:
+	@fc-list :lang=zh 2>/dev/null | grep -q . || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get install -y -qq fontconfig fonts-wqy-microhei >/dev/null 2>&1 || \
+	    { apt-get update -qq && apt-get install -y -qq fontconfig fonts-wqy-microhei >/dev/null; }; }; } || \
+	  echo "no font with Chinese characters found: install one, e.g. fonts-wqy-microhei"
