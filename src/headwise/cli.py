@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -121,14 +121,23 @@ def train(
         from headwise.tasks.training import Recipe
         from headwise.tasks.training import train as fit
 
-        given = {name: value for name, _, value in (setting.partition("=") for setting in settings or [])}
-        defaults = asdict(Recipe())
-        unknown = given.keys() - defaults.keys()
-        if unknown:
-            raise ValueError(f"--set: no {', '.join(sorted(unknown))} in the recipe; there is {', '.join(defaults)}")
-        recipe = Recipe(**{name: type(defaults[name])(value) for name, value in given.items()})
+        recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))
         fit(data, out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
+
+
+def _settings(settings: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
+    """NAME=VALUE of each setting, the value in the type of the default."""
+    given = {}
+    for name, _, value in (setting.partition("=") for setting in settings):
+        if name not in defaults:
+            raise ValueError(f"--set: no {name} in the recipe; there is {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            given[name] = kind(value)
+        except ValueError:
+            raise ValueError(f"--set: {name} is of type {kind.__name__}; got {value!r}") from None
+    return given
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import headwise as hw
+from headwise.attention.backends import choose
+from headwise.attention.functional import make_call
 
 GROUP, KV_HEADS, KEY_LEN, HEAD_DIM, BATCHES = 2, 3, 17, 23, ((), (5,), (5, 7))
 QUERY_LEN = {"q<k": 13, "q=k": 17, "q>k": 19}
@@ -401,18 +403,30 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("backend", hw.backends)
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("lse", [False, True], ids=["output", "lse"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_strides_change_neither_kernel_nor_result(backend: str, layout: str, dtype: torch.dtype) -> None:
+def test_strides_change_neither_kernel_nor_result(backend: str, layout: str, lse: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(2)
     tensors = tuple(LAYOUTS[layout](torch.randn(5, 3, length, 23).to(dtype)) for length in (11, 13, 13))
     reference = Reference(*tensors, allowed_pairs(lambda b, h, i, j: j <= i, (5,), 3, 11, 13))
-    for function in (hw.attend, hw.attend_with_lse):
-        result, kernel = ran(function, *tensors, mask=hw.masks.causal(), backend=backend)
-        output, lse = result if function is hw.attend_with_lse else (result, None)
-        check("output", output, reference.output, reference.output_scale)
-        if lse is not None:
-            check("lse", lse, reference.lse, reference.lse_scale, dtype=dtype)
-        assert kernel == backend
+    result, kernel = ran(hw.attend_with_lse if lse else hw.attend, *tensors, mask=hw.masks.causal(), backend=backend)
+    output = result[0] if lse else result
+    check("output", output, reference.output, reference.output_scale)
+    if lse:
+        check("lse", result[1], reference.lse, reference.lse_scale, dtype=dtype)
+    assert kernel == backend
+
+
+@pytest.mark.parametrize("case", [case for case in cases_for("sdpa") if case.mode == "train"][::5], ids=str)
+def test_gradients_of_an_observed_call(case: Case) -> None:
+    """An observed module wants lse beside an output that is trained: another entry into the fused kernel."""
+    made = make(case, learned_bias=False)
+    call = make_call(*made.tensors, made.options["mask"], made.options.get("bias"), made.options["scale"], None, None, 0.0)
+    (output, lse), kernel = ran(choose(call).attend, call, True)
+    assert kernel == "sdpa"
+    check_output(output, made, kernel)
+    check_lse(lse.detach(), made, kernel)
+    check_gradients([output], made, kernel)
 
 
 @pytest.mark.parametrize("backend", hw.backends)

@@ -25,20 +25,19 @@ def attention(**options) -> hw.MultiHeadAttention:
 
 def reference(module: hw.MultiHeadAttention, x: torch.Tensor, y: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     """The paper's formula, head by head."""
-    total = 0
-    group = module.num_heads // module.num_kv_heads
+
+    def part(linear: torch.nn.Linear, z: torch.Tensor, i: int, width: int) -> torch.Tensor:
+        rows = slice(i * width, (i + 1) * width)
+        return z @ linear.weight[rows].T + (0 if linear.bias is None else linear.bias[rows])
+
+    total = 0 if module.out_proj.bias is None else module.out_proj.bias
+    group, dk, dv = module.num_heads // module.num_kv_heads, module.head_dim, module.value_dim
     for h in range(module.num_heads):
-        g, dk, dv = h // group, module.head_dim, module.value_dim
-        part = lambda linear, i, width: torch.nn.functional.linear(  # noqa: E731
-            torch.eye(linear.in_features, dtype=torch.float64), linear.weight[i * width : (i + 1) * width]
-        )
-        bias = lambda linear, i, width: 0 if linear.bias is None else linear.bias[i * width : (i + 1) * width]  # noqa: E731
-        q = x @ part(module.q_proj, h, dk) + bias(module.q_proj, h, dk)
-        k = y @ part(module.k_proj, g, dk) + bias(module.k_proj, g, dk)
-        v = y @ part(module.v_proj, g, dv) + bias(module.v_proj, g, dv)
+        q, k = part(module.q_proj, x, h, dk), part(module.k_proj, y, h // group, dk)
         s = (q @ k.mT / dk**0.5).masked_fill(~allowed, -torch.inf)
-        total = total + torch.softmax(s, -1) @ v @ module.out_proj.weight[:, h * dv : (h + 1) * dv].T
-    return total + (0 if module.out_proj.bias is None else module.out_proj.bias)
+        z = torch.softmax(s, -1) @ part(module.v_proj, y, h // group, dv)
+        total = total + z @ module.out_proj.weight[:, h * dv : (h + 1) * dv].T
+    return total
 
 
 @pytest.mark.parametrize("bias", [True, False, ("q_proj", "v_proj", "out_proj")], ids=str)
@@ -153,8 +152,8 @@ def test_caches_belong_to_their_kind_of_attention():
 def test_rotary_scores_depend_on_distance_alone(interleaved):
     rotary = hw.positions.Rotary(interleaved=interleaved)
     q, k = torch.randn(2, 1, 8).double()
-    turn = lambda x, p: rotary.rotate(x[None], torch.tensor([p]))[0]  # noqa: E731
-    score = lambda i, j: (turn(q, i) * turn(k, j)).sum()  # noqa: E731
+    turn = lambda x, p: rotary.rotate(x[None], torch.tensor([p]))[0]
+    score = lambda i, j: (turn(q, i) * turn(k, j)).sum()
     torch.testing.assert_close(score(9, 4), score(7, 2), rtol=1e-6, atol=1e-6)
     assert (score(9, 4) - score(9, 5)).abs() > 1e-3
 
@@ -164,7 +163,7 @@ def test_rotary_by_complex_numbers():
     angle = torch.exp(1j * p * 10000.0 ** (-2 * m.double() / 6))
     interleaved = torch.view_as_real(torch.view_as_complex(x.view(3, 2)) * angle).flatten()
     halves = torch.complex(x[:3], x[3:]) * angle
-    got = lambda rotary: rotary.rotate(x[None, None], torch.tensor([p])).flatten()  # noqa: E731
+    got = lambda rotary: rotary.rotate(x[None, None], torch.tensor([p])).flatten()
     torch.testing.assert_close(got(hw.positions.Rotary(interleaved=True)), interleaved, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(got(hw.positions.Rotary()), torch.cat([halves.real, halves.imag]), rtol=1e-6, atol=1e-6)
 

@@ -147,7 +147,10 @@ DAMAGES = {
         weights(lambda x: x.update({f"{n}.weight": torch.ones(2) for n in "dacb"})),
         "model.safetensors has unexpected 4 tensors: a.weight, b.weight, c.weight, ...",
     ),
-    "wrong shape": (weights(lambda x: x.update({EXPAND: torch.ones(26, 17)})), f"{EXPAND} is (26, 17), the model's is (17, 26)"),
+    "wrong shape": (
+        weights(lambda x: x.update({EXPAND: torch.ones(26, 17)})),
+        f"{EXPAND} is (26, 17), the model's is (17, 26)",
+    ),
 }
 
 

@@ -253,7 +253,9 @@ def test_step_by_step_is_one_pass(norm, dtype, tolerance, steps):
     memory, cache = model.encode(batch["input_ids"], batch["attention_mask"]), model.make_cache()
     parts = [model.decode(ids, memory, batch["attention_mask"], cache=cache) for ids in target.split(steps, dim=1)]
     assert [(layer.own.length, layer.cross.length) for layer in cache] == [(TARGET, SOURCE)] * 2
-    torch.testing.assert_close(model.logits(torch.cat(parts, dim=1)), want, rtol=tolerance, atol=tolerance * want.abs().max().item())
+    torch.testing.assert_close(
+        model.logits(torch.cat(parts, dim=1)), want, rtol=tolerance, atol=tolerance * want.abs().max().item()
+    )
 
 
 @pytest.mark.nohook

@@ -6,41 +6,18 @@ from itertools import product
 import pytest
 import torch
 
-from headwise.models.transformer import Transformer, TransformerConfig
+from headwise.models.transformer import Transformer
 from headwise.tasks.decoding import beam, greedy
 from headwise.tasks.pairs import pad
 from headwise.tasks.translate import Search, _Steps, search
 
 START, END, VOCAB = 0, 1, 4
-SEEDS = pytest.mark.parametrize("seed", range(5))
-
-
-def random_model(seed: int) -> Transformer:
-    """Peaked outputs that change from step to step, and do end now and then."""
-    torch.manual_seed(seed)
-    config = TransformerConfig(
-        vocab_size=11,
-        embed_dim=12,
-        num_heads=2,
-        num_encoder_layers=1,
-        num_decoder_layers=2,
-        feedforward_dim=17,
-        norm="pre",
-        max_positions=23,
-    )
-    model = Transformer(config).double().eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.8)
-    torch.nn.init.normal_(model.embedding.weight, std=0.3)
-    torch.nn.init.normal_(model.decoder.norm.weight, std=4.0)
-    with torch.no_grad():
-        model.embedding.weight[config.eos_token_id] *= 1.5
-    return model
+LONGEST = 17
+SEEDS = pytest.mark.parametrize("seed", range(4))
 
 
 def random_sources() -> list[list[int]]:
-    return [torch.randint(3, 11, (n - 1,)).tolist() + [2] for n in (11, 3, 2, 7, 5)]
+    return [[*torch.randint(3, 11, (n - 1,)).tolist(), 2] for n in (11, 3, 2, 7, 5)]
 
 
 @torch.no_grad()
@@ -54,11 +31,11 @@ def penalty(length: int, power: float) -> float:
 
 
 @SEEDS
-def test_greedy_is_full_passes_without_a_cache(seed):
+def test_greedy_is_full_passes_without_a_cache(random_model, seed):
     model, sources = random_model(seed), random_sources()
     for source, found in zip(sources, search(model, sources, Search(beams=1)), strict=True):
         tokens, score = [], 0.0
-        while len(tokens) < 23:
+        while len(tokens) < LONGEST:
             best, token = log_p(model, source, tokens)[-1].max(-1)
             score += best.item()
             if token == 2:
@@ -70,7 +47,7 @@ def test_greedy_is_full_passes_without_a_cache(seed):
 
 @SEEDS
 @pytest.mark.parametrize("beams", [1, 4])
-def test_batched_is_one_by_one(seed, beams):
+def test_batched_is_one_by_one(random_model, seed, beams):
     model, sources = random_model(seed), random_sources()
     for source, found in zip(sources, search(model, sources, Search(beams)), strict=True):
         (alone,) = search(model, [source], Search(beams))
@@ -78,16 +55,15 @@ def test_batched_is_one_by_one(seed, beams):
         assert found.score == pytest.approx(alone.score, abs=1e-4)
 
 
-def test_these_models_end_and_do_not_only_repeat_themselves():
-    found = [h.tokens for seed in range(5) for h in search(random_model(seed), random_sources(), Search(beams=4))]
-    assert 5 <= sum(len(tokens) < 23 for tokens in found) <= 20
-    assert sum(len(set(tokens)) > 1 for tokens in found) >= 10
+def test_these_models_end_and_do_not_only_repeat_themselves(random_model):
+    found = [h.tokens for seed in range(4) for h in search(random_model(seed), random_sources(), Search(beams=4))]
+    assert 4 <= sum(len(tokens) < LONGEST for tokens in found) <= 16
+    assert sum(len(set(tokens)) > 1 for tokens in found) >= 8
 
 
-@SEEDS
 @pytest.mark.parametrize("beams", [1, 4])
-def test_extra_tokens_are_counted_from_the_source_itself(seed, beams):
-    model, sources = random_model(seed), random_sources()
+def test_extra_tokens_are_counted_from_the_source_itself(random_model, beams):
+    model, sources = random_model(0), random_sources()
     for source, found in zip(sources, search(model, sources, Search(beams, extra_tokens=2)), strict=True):
         (alone,) = search(model, [source], Search(beams, extra_tokens=2))
         assert len(alone.tokens) <= len(source) + 2
@@ -95,29 +71,29 @@ def test_extra_tokens_are_counted_from_the_source_itself(seed, beams):
 
 
 @SEEDS
-def test_a_beam_of_one_is_greedy(seed):
+def test_a_beam_of_one_is_greedy(random_model, seed):
     model, source = random_model(seed), random_sources()
     ids = pad(source, 0)
     steps = [_Steps(model, ids, ids != 0, 1) for _ in range(2)]
-    want = greedy(steps[0], len(source), 1, 2, 19)
-    got = beam(steps[1], len(source), 1, 2, 19, width=1, length_penalty=0.6)
+    want = greedy(steps[0], len(source), 1, 2, 13)
+    got = beam(steps[1], len(source), 1, 2, 13, width=1, length_penalty=0.6)
     assert [h.tokens for h in got] == [h.tokens for h in want]
     for one, other in zip(got, want, strict=True):
-        assert one.score == pytest.approx(other.score / penalty(min(len(one.tokens) + 1, 19), 0.6), abs=1e-5)
+        assert one.score == pytest.approx(other.score / penalty(min(len(one.tokens) + 1, 13), 0.6), abs=1e-5)
 
 
 @SEEDS
 @pytest.mark.parametrize("beams", [2, 4])
-def test_scores_are_those_of_the_tokens_found(seed, beams):
+def test_scores_are_those_of_the_tokens_found(random_model, seed, beams):
     model, sources = random_model(seed), random_sources()
     for source, found in zip(sources, search(model, sources, Search(beams, 1.3)), strict=True):
-        said = [*found.tokens, 2][:23]
+        said = [*found.tokens, 2][:LONGEST]
         score = log_p(model, source, said[:-1]).gather(1, torch.tensor(said)[:, None]).sum().item()
         assert found.score == pytest.approx(score / penalty(len(said), 1.3), abs=1e-4)
 
 
 @torch.no_grad()
-def test_reordered_rows_go_on_as_the_rows_they_were():
+def test_reordered_rows_go_on_as_the_rows_they_were(random_model):
     model, ids, width = random_model(0), pad(random_sources()[1:3], 0), 3
     steps = _Steps(model, ids, ids != 0, width)
     first, second, index = torch.arange(3, 9)[:, None], torch.arange(4, 10)[:, None], torch.tensor([2, 0, 0, 4, 5, 3])

@@ -1,0 +1,119 @@
+"""The command: one output line per input line, and one sentence where the input is bad."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from headwise.cli import SHIPPED, app
+from headwise.models.transformer import Transformer, TransformerConfig
+from headwise.tasks.tokens import train_tokenizer
+from headwise.tasks.translate import Translator
+
+
+def headwise(*arguments: object, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False, **options)
+
+
+def refused(result) -> str:
+    """The one sentence on stderr."""
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("headwise: ")
+    return lines[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    tokenizer = train_tokenizer(["Tom likes the sea.", "The tree is tall.", "汤姆喜欢海。", "树很高。"], 80)
+    model = Transformer(TransformerConfig(tokenizer.get_vocab_size(), 12, 3, 1, 1, 17, max_positions=23))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    Translator(model, tokenizer, "LATIN").save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_run_prints_a_line_for_every_line_and_nothing_else(folder):
+    lines = ["Tom likes the sea.", "", "The tree is tall."]
+    result = headwise("run", "translate", "--model", folder, input="\n".join(lines) + "\n")
+    assert result.exit_code == 0
+    printed = result.stdout.split("\n")
+    assert len(printed) == 3 + 1
+    assert printed[1] == printed[3] == ""
+    alone = headwise("run", "translate", "Tom likes the sea.", "The tree is tall.", "--model", folder)
+    assert alone.stdout.split("\n")[:2] == [printed[0], printed[2]]
+    assert Translator.load(folder).translate(lines) == printed[:3]
+
+
+@pytest.mark.parametrize("command", [("look",), ("run", "translate")], ids=["look", "run"])
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("tree " * 99, "at most 23"),
+        ("Том любит море.", "reads Latin script; this is Cyrillic"),
+        ("汤姆喜欢海。", "reads Latin script; this is Cjk"),
+        ("123 !?", "no letters"),
+    ],
+    ids=["empty", "blank", "long", "cyrillic", "chinese", "no letters"],
+)
+def test_bad_sentences_get_one_sentence(folder, command, sentence, words):
+    assert words in refused(headwise(*command, sentence, "--model", folder))
+
+
+def test_run_names_the_line(folder):
+    assert "line 2: " in refused(headwise("run", "translate", "--model", folder, input="The tree.\nдерево\n"))
+
+
+def test_files_that_are_no_model_get_one_sentence(folder, tmp_path):
+    assert "is not a folder" in refused(headwise("look", "Tom.", "--model", tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    assert "config.json" in refused(headwise("look", "Tom.", "--model", tmp_path / "empty"))
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:999])
+    assert "damaged" in refused(headwise("look", "Tom.", "--model", broken))
+    assert "--out" in refused(headwise("look", "Tom.", "--model", folder, "--out", tmp_path / "look.jpg"))
+    assert "--out" in refused(headwise("look", "Tom.", "--model", folder, "--out", tmp_path / "none" / "look.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".json"])
+def test_look_writes_what_out_says(folder, tmp_path, suffix):
+    out = tmp_path / f"look{suffix}"
+    result = headwise("look", "Tom likes the sea.", "--model", folder, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "aligns best" in result.stdout
+    assert out.stat().st_size > 1000
+    if suffix == ".json":
+        data = json.loads(out.read_text(encoding="utf-8"))
+        assert data["translation"] == Translator.load(folder).translate(["Tom likes the sea."])[0]
+        assert [len(layer["heads"]) for layer in data["layers"]] == [3, 3, 3]
+
+
+def test_evaluate_scores_with_an_interval(folder, tmp_path):
+    (tmp_path / "valid.tsv").write_text("Tom likes the sea.\t汤姆喜欢海。\nThe tree is tall.\t树很高。\n", encoding="utf-8")
+    result = headwise("evaluate", "translate", "--data", tmp_path, "--model", folder)
+    assert result.exit_code == 0
+    assert "sacreBLEU over 2 sentences" in result.stdout
+    assert "tok:zh" in result.stdout
+    assert "valid.tsv" in refused(headwise("evaluate", "translate", "--data", folder, "--model", folder))
+
+
+def test_train_names_what_is_wrong(tmp_path):
+    assert "no width in the recipe" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "width=3"))
+    assert "embed_dim" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "embed_dim=wide"))
+    assert "train.tsv" in refused(headwise("train", "translate", "--data", tmp_path, "--out", tmp_path / "out"))
+
+
+def test_the_shipped_model_is_small_and_translates():
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 16 * 2**20
+    assert (SHIPPED / "README.md").exists()
+    result = headwise("run", "translate", "Tom is taller than his mother.")
+    assert result.exit_code == 0
+    assert "汤姆" in result.stdout
