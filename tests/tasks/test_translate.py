@@ -116,13 +116,13 @@ def test_what_is_wrong_with_a_folder_is_said(translator, tmp_path, damage, probl
 def test_translations_come_in_order(translator, sentences, beams):
     english = [source for source, _ in sentences if len(translator.encode([source])[0]) <= 13]
     translator.model.double()
-    english = ["", *english[:5], "  \t", *english[-6:], "a", ""]
+    english = ["", *english[:4], "  \t", *english[-3:], "a", ""]
     assert len({len(ids) for ids in translator.encode(english)}) > 3
     how = Search(beams, extra_tokens=99)
     alone = [translator.translate([sentence], how)[0] for sentence in english]
     assert [not translation for translation in alone] == [not sentence.strip() for sentence in english]
-    assert len(set(alone)) > 4
-    for batch_size in (1, 3, 64):
+    assert len(set(alone)) > 3
+    for batch_size in (3, 64):
         assert translator.translate(english, how, batch_size) == alone
     assert translator.translate([]) == []
 

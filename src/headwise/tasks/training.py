@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headwise.models import checkpoint
 from headwise.models.transformer import Transformer, TransformerConfig
+from headwise.tasks.card import write_card
 from headwise.tasks.pairs import Batches, read_pairs
 from headwise.tasks.scoring import bleu
 from headwise.tasks.tokens import SPECIAL, train_tokenizer
@@ -105,7 +106,7 @@ def train(
     """Trains on data/train.tsv, tunes on data/valid.tsv, writes the model to ``out``; run again, goes on where it stopped.
 
     ``out`` gets checkpoints/last.ckpt every ``checkpoint_every`` steps, log/version_*/metrics.csv, and at the end what
-    ``Translator.save`` writes. patience: epochs without a better BLEU (greedy, valid)
+    ``Translator.save`` writes and a card. patience: epochs without a better BLEU (greedy, valid)
     after which it stops early.
     """
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -138,7 +139,10 @@ def train(
     trainer.save_checkpoint(resume)
     model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
     Translator(model, tokenizer, main_script(source for source, _ in train_pairs)).save(out)
-    return Translator.load(out)
+    trained = Translator.load(out)  # as stored: what the card says is measured on what a user gets
+    card = write_card(trained, data, recipe, epochs, trainer.current_epoch, len(train_pairs))
+    checkpoint.write(out / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
+    return trained
 
 
 def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:

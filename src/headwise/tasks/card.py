@@ -1,0 +1,76 @@
+"""The card beside a trained model: what it is, what it was trained on, how, and how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwise.tasks.pairs import read_pairs
+from headwise.tasks.scoring import score
+from headwise.tasks.translate import Search, Translator
+
+if TYPE_CHECKING:
+    from headwise.tasks.training import Recipe
+
+CARD = """\
+# Translation model
+
+A Transformer encoder-decoder ("Attention is all you need", Vaswani et al. 2017; {norm}-norm) of {parameters:,} parameters:
+{embed_dim} wide, {num_layers} + {num_layers} layers, {num_heads} heads, a vocabulary of {vocab_size:,} shared by both sides.
+Weights are stored in float16 and computed with in float32.
+
+## Scores on valid ({sentences} sentences, one reference each, never trained on; chosen epochs were tuned on it)
+
+| search | sacreBLEU, 95 % interval | command |
+| --- | --- | --- |
+| beam 4, length penalty 0.6 | {beam:.2f} ± {beam_interval:.2f} | `headwise evaluate translate --data {data} --model HERE` |
+| greedy | {greedy:.2f} ± {greedy_interval:.2f} | `headwise evaluate translate --data {data} --model HERE --beams 1` |
+
+sacreBLEU signature: `{signature}`
+
+## How it was trained
+
+`headwise train translate --data {data} --epochs {epochs}{settings}`
+
+{pairs:,} pairs, {epochs_run} epochs, seed {seed}, batches of {tokens} padded tokens, dropout {dropout}, label smoothing
+{label_smoothing}, Adam (0.9, 0.98), inverse-square-root schedule with {warmup_steps} warm-up steps; the weights are the mean of
+the {average} epochs that scored best on valid (greedy).
+
+## What it cannot do
+
+It knows short sentences of the kind it was trained on, and its vocabulary. It gives no measure of doubt, and repeats what its
+data hold, the errors too.
+
+## The data, in the words of their own README
+
+{about}
+"""
+
+
+def write_card(translator: Translator, data: Path, recipe: Recipe, epochs: int, epochs_run: int, pairs: int) -> str:
+    """The card as Markdown, with scores measured now."""
+    sources, references = zip(*read_pairs(data, "valid"), strict=True)
+    beam, greedy = (score(translator.translate(sources, how), references) for how in (Search(), Search(beams=1)))
+    defaults = asdict(type(recipe)())
+    settings = "".join(f" --set {name}={value}" for name, value in asdict(recipe).items() if value != defaults[name])
+    readme = data / "README.md"
+    return CARD.format(
+        **asdict(recipe) | {"vocab_size": translator.tokenizer.get_vocab_size()},
+        label_smoothing=translator.model.config.label_smoothing,
+        parameters=sum(parameter.numel() for parameter in translator.model.parameters()),
+        sentences=beam.sentences,
+        beam=beam.bleu,
+        beam_interval=beam.interval,
+        greedy=greedy.bleu,
+        greedy_interval=greedy.interval,
+        signature=beam.signature,
+        data=data.name,
+        epochs=epochs,
+        epochs_run=epochs_run,
+        settings=settings,
+        pairs=pairs,
+        about=readme.read_text(encoding="utf-8").replace("\n#", "\n###").lstrip("# ")
+        if readme.is_file()
+        else f"{data.name}: none given.",
+    )
