@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from headwise.models.checkpoint import CheckpointError, write
+from headwise.tasks.recipe import Recipe
 from headwise.tasks.translate import Search, Translator
 
 SHIPPED = Path(__file__).parent / "shipped" / "translate"
@@ -118,7 +119,6 @@ def train(
 ) -> None:
     """Train a model; interrupted, the same command goes on where it stopped."""
     with _one_sentence(), _extra("train"):
-        from headwise.tasks.training import Recipe
         from headwise.tasks.training import train as fit
 
         recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))

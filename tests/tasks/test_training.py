@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from headwise.models.transformer import Transformer
+from headwise.tasks.recipe import Recipe
 from headwise.tasks.tokens import train_tokenizer
-from headwise.tasks.training import Recipe, Seq2SeqTraining, model_config
+from headwise.tasks.training import Seq2SeqTraining, model_config
 from headwise.tasks.translate import Translator
 
 DIGITS = "zero one two three four five six seven eight nine".split()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headwise.tasks.pairs import read_pairs
+from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import score
 from headwise.tasks.translate import Search, Translator
-
-if TYPE_CHECKING:
-    from headwise.tasks.training import Recipe
 
 CARD = """\
 # Translation model
@@ -52,7 +49,7 @@ def write_card(translator: Translator, data: Path, recipe: Recipe, epochs: int, 
     """The card as Markdown, with scores measured now."""
     sources, references = zip(*read_pairs(data, "valid"), strict=True)
     beam, greedy = (score(translator.translate(sources, how), references) for how in (Search(), Search(beams=1)))
-    defaults = asdict(type(recipe)())
+    defaults = asdict(Recipe())
     settings = "".join(f" --set {name}={value}" for name, value in asdict(recipe).items() if value != defaults[name])
     readme = data / "README.md"
     return CARD.format(

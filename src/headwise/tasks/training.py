@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import torch
@@ -19,32 +19,10 @@ from headwise.models import checkpoint
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
 from headwise.tasks.pairs import Batches, read_pairs
+from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import bleu
 from headwise.tasks.tokens import SPECIAL, train_tokenizer
 from headwise.tasks.translate import Search, Translator, main_script
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What makes a training run; two runs of one recipe on one machine are equal.
-
-    lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: padded tokens of both sides in a
-    batch. average: how many of the best epochs on valid are averaged at the end.
-    """
-
-    seed: int = 0
-    vocab_size: int = 6000
-    embed_dim: int = 256
-    num_heads: int = 8
-    num_layers: int = 3
-    feedforward_dim: int = 1024
-    max_positions: int = 128
-    dropout: float = 0.2
-    norm: Literal["post", "pre"] = "post"
-    tokens: int = 800
-    warmup_steps: int = 1000
-    lr_scale: float = 0.5
-    average: int = 5
 
 
 class Seq2SeqTraining(lightning.LightningModule):

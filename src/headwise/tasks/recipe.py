@@ -1,0 +1,29 @@
+"""What makes a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two runs of one recipe, on one machine and the same data, are equal.
+
+    lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: padded tokens of both sides in a
+    batch. average: how many of the best epochs on valid are averaged at the end.
+    """
+
+    seed: int = 0
+    vocab_size: int = 6000
+    embed_dim: int = 256
+    num_heads: int = 8
+    num_layers: int = 3
+    feedforward_dim: int = 1024
+    max_positions: int = 128
+    dropout: float = 0.2
+    norm: Literal["post", "pre"] = "post"
+    tokens: int = 800
+    warmup_steps: int = 1000
+    lr_scale: float = 0.5
+    average: int = 5
