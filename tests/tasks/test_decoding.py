@@ -42,6 +42,7 @@ def test_greedy_is_full_passes_without_a_cache(random_model, seed):
                 break
             tokens.append(token.item())
         assert found.tokens == tokens
+        assert found.ended == (token == 2)
         assert found.score == pytest.approx(score, abs=1e-4)
 
 
@@ -51,7 +52,7 @@ def test_batched_is_one_by_one(random_model, seed, beams):
     model, sources = random_model(seed), random_sources()
     for source, found in zip(sources, search(model, sources, Search(beams)), strict=True):
         (alone,) = search(model, [source], Search(beams))
-        assert found.tokens == alone.tokens
+        assert (found.tokens, found.ended) == (alone.tokens, alone.ended)
         assert found.score == pytest.approx(alone.score, abs=1e-4)
 
 
@@ -77,7 +78,7 @@ def test_a_beam_of_one_is_greedy(random_model, seed):
     steps = [_Steps(model, ids, ids != 0, 1) for _ in range(2)]
     want = greedy(steps[0], len(source), 1, 2, 13)
     got = beam(steps[1], len(source), 1, 2, 13, width=1, length_penalty=0.6)
-    assert [h.tokens for h in got] == [h.tokens for h in want]
+    assert [(h.tokens, h.ended) for h in got] == [(h.tokens, h.ended) for h in want]
     for one, other in zip(got, want, strict=True):
         assert one.score == pytest.approx(other.score / penalty(min(len(one.tokens) + 1, 13), 0.6), abs=1e-5)
 
@@ -140,6 +141,7 @@ def test_a_beam_that_covers_everything_finds_the_best():
         best = (scores / torch.tensor([penalty(len(tokens), power) for tokens in said])).max(1)
         winners.append([said[i][:-1] for i in best.indices])
         assert [h.tokens for h in found] == winners[-1]
+        assert all(h.ended for h in found)
         assert [h.score for h in found] == pytest.approx(best.values.tolist(), abs=1e-5)
     assert winners[0] != winners[1] != winners[2]  # the penalty matters here,
     assert {len(tokens) for tokens in winners[2]} == {0, 1, 2, 3}
@@ -175,13 +177,13 @@ def test_cut_off_at_max_tokens():
     for width in (1, 2, 4):
         steps = Chain(tables, width)
         found = beam(steps, 3, START, END, 7, width, length_penalty=0.6)
-        assert [len(h.tokens) for h in found] == [7, 7, 7]
+        assert [(len(h.tokens), h.ended) for h in found] == 3 * [(7, False)]
         assert steps.advances == 7
         want = [score(table, h.tokens) / (12 / 6) ** 0.6 for table, h in zip(tables, found, strict=True)]
         assert [h.score for h in found] == pytest.approx(want, abs=1e-5)
     steps = Chain(tables)
     found = greedy(steps, 3, START, END, 7)
-    assert [len(h.tokens) for h in found] == [7, 7, 7]
+    assert [(len(h.tokens), h.ended) for h in found] == 3 * [(7, False)]
     assert [h.score for h in found] == pytest.approx([score(*x) for x in zip(tables, (h.tokens for h in found), strict=True)])
     assert steps.advances == 7
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,6 +89,8 @@ def train(
     ``Translator.save`` writes and a card. patience: epochs without a better BLEU (greedy, valid)
     after which it stops early.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # lightning 2.6 with torch 2.13
     lightning.seed_everything(recipe.seed, verbose=False)
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
     out.mkdir(parents=True, exist_ok=True)
