@@ -97,7 +97,7 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     for kind, (queries, keys) in KINDS.items():
         for address in record:
             if _kind(address) == kind:
-                heads = _heads(record[address][0], numbers[address])
+                heads = _heads(record[address][0], numbers[address], tokens[keys])
                 difference = _output_difference(_module(model, address), record[address][0], passed[address][-1])
                 layers.append(Layer(address, kind, tokens[queries], tokens[keys], heads, difference))
     best_layer, best_head = _best_aligning(layers)
@@ -109,7 +109,7 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     return Look(sentence, tokenizer.decode(found.tokens), predicted, layers, best_layer, best_head, query, steps)
 
 
-def _heads(call: Recorded, numbers: HeadStatistics) -> list[Head]:
+def _heads(call: Recorded, numbers: HeadStatistics, keys: list[str]) -> list[Head]:
     weights = call.weights(batch=0)
     uniform = call.allowed()[0].sum(-1).log().mean(-1)  # the entropy of looking at everything alike
     heads = []
@@ -120,27 +120,33 @@ def _heads(call: Recorded, numbers: HeadStatistics) -> list[Head]:
             for number in [getattr(numbers, name)]
         }
         last = p[:, -1].mean().item()
-        seems = _seems(at, last, uniform[h].item(), p.shape[-1])
+        seems = _seems(at, p, uniform[h].item(), keys)
         heads.append(
             Head(p.tolist(), at["entropy"], at["alignment"], at["distance"], at["first"], last, seems)  # type: ignore[arg-type]
         )
     return heads
 
 
-def _seems(at: dict[str, float | None], last: float, uniform: float, keys: int) -> str:
-    """A name for where at least half of the weight goes; otherwise how it is spread."""
+def _seems(at: dict[str, float | None], p: Tensor, uniform: float, keys: list[str]) -> str:
+    """Where most of the weight goes, if half or a third of it goes to one place; otherwise how it is spread."""
     places = {
         "previous token": at["previous"],
         "next token": at["next"],
         "itself": at["own"],
-        "last token": last,
+        "last token": p[:, -1].mean().item(),
         "first token": at["first"],
     }
-    name, share = max(places.items(), key=lambda place: place[1] or 0.0)
-    if (share or 0.0) >= 0.5:
+    name, share = max(((name, share or 0.0) for name, share in places.items()), key=lambda place: place[1])
+    received, key = p.mean(0).max(0)
+    aligned = (at["alignment"] or 0.0) / log(len(keys))
+    if share >= 0.5:
         return name
-    if at["distance"] is None and (at["alignment"] or 0.0) >= 0.5 * log(keys):
-        return "aligns"
+    if at["distance"] is None and aligned >= 0.3:
+        return "aligns" if aligned >= 0.5 else "aligns loosely"
+    if share >= 1 / 3:
+        return f"partly {name}"
+    if received >= 1 / 3:
+        return f"partly “{keys[int(key)]}”"
     return "spreads" if (at["entropy"] or 0.0) >= 0.8 * uniform else "mixed"
 
 

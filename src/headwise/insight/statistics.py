@@ -87,6 +87,7 @@ def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
 def _together(parts: Sequence[HeadStatistics]) -> HeadStatistics:
     if len(parts) == 1:
         return parts[0]
+    parts = [part for part in parts if part.queries] or parts  # means over no query are nan
     total = sum(part.queries for part in parts)
     means = {}
     for name in MEANS:
@@ -94,7 +95,7 @@ def _together(parts: Sequence[HeadStatistics]) -> HeadStatistics:
         if numbers[0] is None:
             means[name] = None
         else:
-            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / max(1, total)
+            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / total if total else numbers[0]
     return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=total)
 
 
