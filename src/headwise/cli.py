@@ -110,7 +110,7 @@ def train(
     task: TaskArgument,
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, log and model.")] = Path("runs/translate"),
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most.")] = 16,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better BLEU on valid.")] = 5,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     settings: Annotated[

@@ -87,16 +87,16 @@ def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
 def _together(parts: Sequence[HeadStatistics]) -> HeadStatistics:
     if len(parts) == 1:
         return parts[0]
-    parts = [part for part in parts if part.queries] or parts  # means over no query are nan
-    total = sum(part.queries for part in parts)
+    parts = [part for part in parts if part.queries] or parts[:1]  # a mean over no query is nan
+    total = sum(part.queries for part in parts) or 1
     means = {}
     for name in MEANS:
         numbers = [getattr(part, name) for part in parts]
         if numbers[0] is None:
             means[name] = None
         else:
-            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / total if total else numbers[0]
-    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=total)
+            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / total
+    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=sum(part.queries for part in parts))
 
 
 def _blocks(call: Recorded) -> Iterator[slice]:

@@ -81,7 +81,7 @@ class EpochLines(Callback):
 
 
 def train(
-    data: Path, out: Path, recipe: Recipe, *, epochs: int = 20, patience: int = 5, checkpoint_every: int = 100
+    data: Path, out: Path, recipe: Recipe, *, epochs: int = 16, patience: int = 5, checkpoint_every: int = 100
 ) -> Translator:
     """Trains on data/train.tsv, tunes on data/valid.tsv, writes the model to ``out``; run again, goes on where it stopped.
 
