@@ -11,7 +11,7 @@ KNOWN_SKIPS = ("no data set",)
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the tensors are tiny: threads would only wait for each other
 
 
 @pytest.fixture(autouse=True)

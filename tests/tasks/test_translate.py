@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from headwise.models.checkpoint import CheckpointError
 from headwise.tasks.tokens import train_tokenizer
@@ -73,6 +74,7 @@ def test_round_trip(translator, tmp_path):
     translator.save(tmp_path / "model")
     loaded = Translator.load(tmp_path / "model")
     assert loaded.script == "LATIN"
+    assert {x.dtype for x in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.float16}
     assert not loaded.model.training
     for name, tensor in translator.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor), name

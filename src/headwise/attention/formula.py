@@ -64,9 +64,9 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
     if stage == "capped":
         return s
     if call.bias is not None:
-        s = s + select(call.bias, tile, "bias").to(wide)
+        s = s + fitting("bias", select("bias", call.bias, tile), s.shape).to(wide)
     if call.mask is not None:
-        s = s.masked_fill(~fitting(call.mask.allows(tile), s.shape), -torch.inf)
+        s = s.masked_fill(~fitting("mask", call.mask.allows(tile), s.shape), -torch.inf)
     return s
 
 
@@ -76,18 +76,18 @@ def allowed(call: Call, tile: Tile) -> Bool[Tensor, "*batch heads rows columns"]
     if call.mask is not None:
         pairs = pairs & call.mask.allows(tile)
     if call.bias is not None:
-        pairs = pairs & (select(call.bias, tile, "bias") > -torch.inf)
+        pairs = pairs & (select("bias", call.bias, tile) > -torch.inf)
     return pairs.expand(*call.query.shape[:-2], tile.num_rows, tile.num_columns)
 
 
-def fitting(mask: Tensor, shape: torch.Size) -> Tensor:
-    """The mask, if it broadcasts to the shape of the scores."""
-    if len(mask.shape) > len(shape) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
+def fitting(what: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+    """A mask or bias, if it broadcasts to the shape of the scores."""
+    if tensor.dim() > len(shape) or any(m not in (1, n) for m, n in zip(tensor.shape[::-1], shape[::-1], strict=False)):
         raise ValueError(
-            f"mask: expected a shape that broadcasts to (*batch, heads, query_len, key_len) = {tuple(shape)}; "
-            f"got {tuple(mask.shape)}. One mask per sequence, (batch, query_len, key_len), goes in as mask[:, None]"
+            f"{what}: expected a shape that broadcasts to (*batch, heads, query_len, key_len) = {tuple(shape)}; "
+            f"got {tuple(tensor.shape)}. One {what} per sequence, (batch, query_len, key_len), goes in as {what}[:, None]"
         )
-    return mask
+    return tensor
 
 
 def softmax(

@@ -121,7 +121,7 @@ def make_call(
             raise ValueError(f"{name} is on {tensor.device}, query on {query.device}: move them to one device")
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise ValueError(f"query, key and value must have one floating dtype; got {query.dtype}, {key.dtype} and {value.dtype}")
-    if isinstance(mask, Tensor):
+    if mask is not None and not isinstance(mask, Mask):
         mask = masks.dense(mask)
     if bias is not None and not bias.is_floating_point():
         raise ValueError(
@@ -145,8 +145,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     )
     if min(query.dim(), key.dim(), value.dim()) < 3 or not query.dim() == key.dim() == value.dim():
         raise ValueError(wanted)
-    if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"query and key must have one head_dim: {wanted}")
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise ValueError(f"query and key must have one head_dim, at least 1: {wanted}")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have one length: {wanted}")
     if key.shape[-3] != value.shape[-3] or key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]:

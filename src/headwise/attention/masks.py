@@ -152,7 +152,7 @@ class Dense(Mask):
     tensor: Tensor
 
     def allows(self, tile: Tile) -> Tensor:
-        return select(self.tensor, tile, "mask")
+        return select("mask", self.tensor, tile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,33 +207,41 @@ def window(before: int | None, after: int | None) -> Mask:
 
 def padding(lengths_or_keep: Tensor) -> Mask:
     """Real keys: lengths (*batch,) of integers, or keep (*batch, key_len) of bools. True = a real key."""
-    kept = lengths_or_keep
-    if kept.dtype.is_floating_point or kept.dtype.is_complex:
-        raise ValueError(f"padding: expected integer lengths or a bool tensor of real keys; got {kept.dtype}")
-    return Padding(kept)
+    return Padding(_checked("padding", lengths_or_keep, "lengths (*batch,), integers, or real keys (*batch, key_len), bool"))
 
 
 def documents(ids: Tensor) -> Mask:
     """Packed documents, ids (*batch, key_len): a query attends to the keys of its own document."""
-    return Documents(ids)
+    return Documents(_checked("documents", ids, "ids (*batch, key_len), integers"))
 
 
 def prefix(lengths: Tensor) -> Mask:
     """Keys below a length (*batch,), whatever the query: prefix-causal attention is causal() | prefix(lengths)."""
-    return Prefix(lengths)
+    return Prefix(_checked("prefix", lengths, "lengths (*batch,), integers"))
 
 
 def dense(tensor: Tensor) -> Mask:
     """Any mask as a bool tensor broadcastable to (*batch, heads, query_len, key_len); 2-D = (query_len, key_len)."""
-    if tensor.dtype != torch.bool:
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
         raise ValueError(
-            f"mask: expected bool, True = may attend; got {tensor.dtype}. "
+            "mask: expected a rule of hw.masks, called as in hw.masks.causal(), or a bool tensor, True = may attend; "
+            f"got {_kind(tensor)}. "
             "A tensor that is added to the scores goes in as bias=; 0/1 integers as mask.bool()"
         )
     return Dense(tensor)
 
 
-def select(tensor: Tensor, tile: Tile, what: str) -> Tensor:
+def _checked(rule: str, tensor: Tensor, wanted: str) -> Tensor:
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(f"{rule}: expected a tensor of {wanted}; got {_kind(tensor)}")
+    return tensor
+
+
+def _kind(x: object) -> str:
+    return str(x.dtype) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def select(what: str, tensor: Tensor, tile: Tile) -> Tensor:
     """The rows and columns of a tile from a tensor broadcastable to (*batch, heads, query_len, key_len)."""
     wanted = (tile.query_len, tile.key_len)
     if tensor.dim() < 2 or any(have not in (1, want) for have, want in zip(tensor.shape[-2:], wanted, strict=True)):

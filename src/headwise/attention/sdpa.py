@@ -33,7 +33,7 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
         # The fused kernels take four dimensions and one width: leading dimensions are folded, the narrower side padded.
         batch, value_dim = call.query.shape[:-3], call.value.shape[-1]
         width = max(call.query.shape[-1], value_dim)
-        query, key, value = (_widen(_fold(x, batch), width) for x in (call.query, call.key, call.value))
+        query, key, value = (_dense_channels(_widen(_fold(x, batch), width)) for x in (call.query, call.key, call.value))
         mask, causal, empty = _lower(call)
         output, row_lse = _kernel(call, query, key, value, _fold_mask(mask, batch), causal, lse)
         output = output[..., :value_dim].reshape(*batch, *output.shape[1:-1], value_dim)
@@ -71,14 +71,16 @@ def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
     """
     tile, shape = call.tile(), torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
     mask = None if call.mask is None else call.mask.lower(tile)
+    if mask == "causal" and call.scale <= 0 and call.mask is not None:  # the kernel multiplies its own -inf by the scale
+        mask = call.mask.allows(tile)
     if call.bias is None:
         if not isinstance(mask, Tensor):
             return None, mask == "causal", None
-        empty = ~fitting(mask, shape).any(dim=-1, keepdim=True)
+        empty = ~fitting("mask", mask, shape).any(dim=-1, keepdim=True)
         return mask | empty, False, empty
-    bias = select(call.bias, tile, "bias").to(torch.promote_types(call.query.dtype, torch.float32))
+    bias = fitting("bias", select("bias", call.bias, tile), shape).to(torch.promote_types(call.query.dtype, torch.float32))
     if call.mask is not None:
-        bias = torch.where(fitting(call.mask.allows(tile), shape), bias, -torch.inf)
+        bias = torch.where(fitting("mask", call.mask.allows(tile), shape), bias, -torch.inf)
     empty = (bias == -torch.inf).all(dim=-1, keepdim=True)
     return bias.masked_fill(empty, 0.0), False, empty
 
@@ -93,6 +95,11 @@ def _fold_mask(mask: Tensor | None, batch: torch.Size) -> Tensor | None:
     if len(batch) > 1 and mask.dim() > 3:
         mask = mask.expand(*batch, *mask.shape[-3:]).flatten(0, -4)
     return mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
+
+
+def _dense_channels(x: Tensor) -> Tensor:
+    """The kernel reads channels one after the other; given a stride, it reads foreign memory."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _widen(x: Tensor, width: int) -> Tensor:

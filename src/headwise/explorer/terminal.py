@@ -19,6 +19,7 @@ def show(look: Look, console: Console) -> None:
     console.print(Text(look.sentence, "dim"), Text("→", "dim"), Text(look.translation, "bold"))
     console.print()
     console.print(_table(look))
+    console.print(Text("Entropy in nats, distance in keys (mean), first key: its share of the weight.", "dim"))
     layer, head = look.layers[look.best_layer], look.layers[look.best_layer].heads[look.best_head]
     console.print()
     console.print(
@@ -32,7 +33,7 @@ def show(look: Look, console: Console) -> None:
     console.print(
         Text("Its steps", "bold"), Text(f'at the query "{layer.query_tokens[look.step_query]}" (shapes: one sentence)')
     )
-    console.print(_steps(look.steps))
+    console.print(_steps(look.steps, console.width))
     worst = max(layer.output_difference for layer in look.layers)
     check = f"Check: in all {len(look.layers)} modules the heads through W_O sum to the output, largest difference {worst:.1e}."
     console.print(Text(check))
@@ -43,7 +44,7 @@ def _table(look: Look) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("attention", "layer", "head"):
         table.add_column(name, no_wrap=True)
-    for name in ("entropy (nats)", "distance (keys)", "on first key"):
+    for name in ("entropy", "distance", "first key"):
         table.add_column(name, justify="right")
     table.add_column("seems to look at", no_wrap=True)
     for kind, layers in groupby(look.layers, key=lambda layer: layer.kind):
@@ -90,14 +91,20 @@ def _cell(p: float) -> Text:
     return Text(f"{shade}{100 * p:3.0f}", style=f"{'black' if p > 0.5 else 'white'} on color({level})")
 
 
-def _steps(steps: list[Step]) -> Table:
+def _steps(steps: list[Step], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("step", no_wrap=True)
-    table.add_column("formula", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("values at this query and head", overflow="fold")
-    for step in steps:
-        values = " ".join(f"{value:.3f}" for value in step.values[:6])
-        more = f" … {len(step.values)} in all" if len(step.values) > 6 else ""
-        table.add_row(step.name, step.formula, " × ".join(map(str, step.shape)), values + more)
+    for name in ("step", "formula", "shape", "values at this query"):
+        table.add_column(name, no_wrap=True)
+    rows = [(step.name, step.formula, "×".join(map(str, step.shape))) for step in steps]
+    room = width - sum(max(map(cell_len, column)) + 2 for column in zip(*rows, strict=True))
+    for row, step in zip(rows, steps, strict=True):
+        table.add_row(*row, _as_many_as_fit([f"{value:.3f}" for value in step.values], room))
     return table
+
+
+def _as_many_as_fit(values: list[str], room: int) -> str:
+    shown = "  ".join(values)
+    while len(shown) > room and values:
+        values = values[:-1]
+        shown = "  ".join([*values, "…"])
+    return shown
