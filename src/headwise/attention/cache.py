@@ -15,6 +15,10 @@ class _Cache:
         """How many keys are held."""
         return 0 if self.key is None else self.key.shape[-2]
 
+    def hold(self, key: Tensor, value: Tensor) -> None:
+        """Keeps keys and values, (*batch, kv_heads, length, head_dim), instead of what was held."""
+        self.key, self.value = key, value
+
     def reorder(self, index: Tensor) -> None:
         """Row b of the first batch dimension becomes what row index[b] was: the surviving beams."""
         if self.key is not None and self.value is not None:
@@ -28,18 +32,12 @@ class _Cache:
 class Growing(_Cache):
     """For self-attention: new keys and values are appended to those of earlier steps."""
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values so far, (*batch, kv_heads, length, head_dim)."""
-        if self.key is not None and self.value is not None:
-            key, value = torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2)
-        self.key, self.value = key, value
-        return key, value
+    def with_new(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What is held, and the new after it; held only once the call has succeeded (``hold``)."""
+        if self.key is None or self.value is None:
+            return key, value
+        return torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2)
 
 
 class Cross(_Cache):
     """For cross-attention: the other sequence is projected in the first step and kept."""
-
-    def hold(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps the projected keys and values."""
-        self.key, self.value = key, value
-        return key, value

@@ -47,12 +47,17 @@ class Call:
 
     def tile(self, rows: Select | None = None, columns: Select | None = None) -> Tile:
         """The rows and columns given (None = all) of this call's score matrix."""
+        for name, chosen in (("rows", rows), ("columns", columns)):
+            if not isinstance(chosen, slice | Tensor | None):
+                raise ValueError(f"{name}: expected a slice or a tensor of indices; got {chosen!r}")
         rows, columns = (slice(None) if chosen is None else chosen for chosen in (rows, columns))
-        return Tile(self.query.shape[-2], self.key.shape[-2], rows, columns, self.query.device)
+        return Tile(self.query.shape[-2], self.key.shape[-2], rows, columns, self.query.device, self.query.dim() - 3)
 
 
 def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*batch heads rows columns"]:
-    """s of a tile up to a stage, in at least float32."""
+    """s of a tile up to a stage ("weights" is none of them), in at least float32."""
+    if stage not in ("product", "capped", "masked"):
+        raise ValueError(f"stage: expected 'product', 'capped', 'masked' or 'weights'; got {stage!r}")
     wide = torch.promote_types(call.query.dtype, torch.float32)
     query = _by_key_head(call.query[..., tile.rows, :], call).to(wide)
     key = call.key[..., tile.columns, :].unsqueeze(-3).to(wide)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, isfinite
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -53,7 +55,8 @@ def attend_with_lse(
     dropout: float = 0.0,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "*batch heads query_len value_dim"], Float[Tensor, "*batch heads query_len"]]:
-    """As ``attend``, with lse_i = log sum_j exp s_ij: natural log, at least float32, sinks included, -inf for an empty row."""
+    """As ``attend``, with lse_i = log sum_j exp s_ij: natural log, at least float32, sinks included,
+    -inf for an empty row (with a sink no row is empty)."""
     call = make_call(query, key, value, mask, bias, scale, softcap, sinks, dropout)
     output, lse = choose(call, backend, _needs_gradient(call)).attend(call, True)
     assert lse is not None
@@ -78,8 +81,6 @@ def attention_weights(
     rows, columns: a slice or a tensor of indices; None = all. stage: "product" (scaled), "capped", "masked" (biased and
     masked), "weights". Rows of weights sum to 1; an empty row to 0; with sinks to 1 minus the sink's share.
     """
-    if stage not in ("product", "capped", "masked", "weights"):
-        raise ValueError(f"stage: expected 'product', 'capped', 'masked' or 'weights'; got {stage!r}")
     call = make_call(query, key, key, mask, bias, scale, softcap, sinks, 0.0)  # weights do not depend on the value
     tile = call.tile(rows, columns)
     return formula.weights(call, tile, stage)
@@ -121,16 +122,17 @@ def make_call(
             raise ValueError(f"{name} is on {tensor.device}, query on {query.device}: move them to one device")
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise ValueError(f"query, key and value must have one floating dtype; got {query.dtype}, {key.dtype} and {value.dtype}")
-    if mask is not None and not isinstance(mask, Mask):
-        mask = masks.dense(mask)
-    if bias is not None and not bias.is_floating_point():
+    mask = None if mask is None else masks.as_rule(mask)
+    if bias is not None and not (isinstance(bias, Tensor) and bias.is_floating_point()):
         raise ValueError(
-            f"bias: expected a float tensor, added to the scores; got {bias.dtype}. A bool tensor goes in as mask="
+            f"bias: expected a float tensor, added to the scores; got {masks.kind(bias)}. A bool tensor goes in as mask="
         )
     if sinks is not None and sinks.shape != query.shape[-3:-2]:
         raise ValueError(f"sinks: expected one number per head, ({query.shape[-3]},); got {tuple(sinks.shape)}")
-    if softcap is not None and not softcap > 0:
+    if softcap is not None and not 0 < softcap < inf:
         raise ValueError(f"softcap: expected a positive number; got {softcap}")
+    if scale is not None and not isfinite(scale):
+        raise ValueError(f"scale: expected a finite number; got {scale}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a share in [0, 1); got {dropout}")
     how = query.shape[-1] ** -0.5 if scale is None else scale

@@ -24,7 +24,7 @@ class Tile:
     """Rows and columns of the score matrix: which queries and keys, by index, and where they stand.
 
     ``query_len`` and ``key_len`` are those of the whole matrix; ``rows`` and ``columns`` select from it (a slice or a
-    tensor of indices).
+    tensor of indices); ``batch_dims`` is how many batch dimensions the matrices are stacked in.
     """
 
     query_len: int
@@ -32,6 +32,7 @@ class Tile:
     rows: Select
     columns: Select
     device: torch.device
+    batch_dims: int
 
     @property
     def query_positions(self) -> Tensor:
@@ -67,11 +68,11 @@ class Mask(ABC):
         """Which keys are no padding, (*batch, 1, 1, columns), as far as this rule says; None = all."""
         return None
 
-    def __and__(self, other: Mask) -> Mask:
-        return _Both(self, other)
+    def __and__(self, other: Mask | Tensor) -> Mask:
+        return _Both(self, as_rule(other))
 
-    def __or__(self, other: Mask) -> Mask:
-        return _Either(self, other)
+    def __or__(self, other: Mask | Tensor) -> Mask:
+        return _Either(self, as_rule(other))
 
     def __invert__(self) -> Mask:
         return _Not(self)
@@ -113,6 +114,11 @@ class Padding(Mask):
             if self.keep.shape[-1] != tile.key_len:
                 raise ValueError(f"padding: keep is about {self.keep.shape[-1]} keys, but the call has {tile.key_len}")
             return self.keep[..., tile.columns][..., None, None, :]
+        if self.keep.dim() > tile.batch_dims:
+            raise ValueError(
+                f"padding: integers are lengths, (*batch,), and these are {tuple(self.keep.shape)}; "
+                "real keys go in as bools: hw.masks.padding(attention_mask.bool())"
+            )
         return tile.key_positions < self.keep[..., None, None, None]
 
     def real_keys(self, tile: Tile) -> Tensor | None:
@@ -207,17 +213,19 @@ def window(before: int | None, after: int | None) -> Mask:
 
 def padding(lengths_or_keep: Tensor) -> Mask:
     """Real keys: lengths (*batch,) of integers, or keep (*batch, key_len) of bools. True = a real key."""
-    return Padding(_checked("padding", lengths_or_keep, "lengths (*batch,), integers, or real keys (*batch, key_len), bool"))
+    return Padding(
+        _checked("padding", lengths_or_keep, "integer lengths (*batch,) or bools (*batch, key_len), True = a real key")
+    )
 
 
 def documents(ids: Tensor) -> Mask:
     """Packed documents, ids (*batch, key_len): a query attends to the keys of its own document."""
-    return Documents(_checked("documents", ids, "ids (*batch, key_len), integers"))
+    return Documents(_checked("documents", ids, "integer ids (*batch, key_len)"))
 
 
 def prefix(lengths: Tensor) -> Mask:
     """Keys below a length (*batch,), whatever the query: prefix-causal attention is causal() | prefix(lengths)."""
-    return Prefix(_checked("prefix", lengths, "lengths (*batch,), integers"))
+    return Prefix(_checked("prefix", lengths, "integer lengths (*batch,)"))
 
 
 def dense(tensor: Tensor) -> Mask:
@@ -225,19 +233,25 @@ def dense(tensor: Tensor) -> Mask:
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
         raise ValueError(
             "mask: expected a rule of hw.masks, called as in hw.masks.causal(), or a bool tensor, True = may attend; "
-            f"got {_kind(tensor)}. "
+            f"got {kind(tensor)}. "
             "A tensor that is added to the scores goes in as bias=; 0/1 integers as mask.bool()"
         )
     return Dense(tensor)
 
 
+def as_rule(mask: Mask | Tensor) -> Mask:
+    """A rule as it is, a bool tensor as the rule ``dense``."""
+    return mask if isinstance(mask, Mask) else dense(mask)
+
+
 def _checked(rule: str, tensor: Tensor, wanted: str) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
-        raise ValueError(f"{rule}: expected a tensor of {wanted}; got {_kind(tensor)}")
+        raise ValueError(f"{rule}: expected a tensor of {wanted}; got {kind(tensor)}")
     return tensor
 
 
-def _kind(x: object) -> str:
+def kind(x: object) -> str:
+    """What something is, for a message."""
     return str(x.dtype) if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 

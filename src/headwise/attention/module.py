@@ -74,6 +74,11 @@ class MultiHeadAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if min(embed_dim, num_heads) < 1 or not 0 <= dropout < 1:
+            raise ValueError(
+                "expected embed_dim and num_heads of at least 1 and dropout in [0, 1); "
+                f"got {embed_dim}, {num_heads} and {dropout}"
+            )
         if head_dim is None:
             if embed_dim % num_heads:
                 raise ValueError(
@@ -84,16 +89,17 @@ class MultiHeadAttention(nn.Module):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(f"num_heads = {num_heads} must be a multiple of num_kv_heads = {num_kv_heads}")
-        biased = set(PROJECTIONS if bias is True else () if bias is False else bias)
+        biased = set(PROJECTIONS if bias is True else () if bias is False else [bias] if isinstance(bias, str) else bias)
         if not biased <= set(PROJECTIONS):
             raise ValueError(f"bias: expected a bool or names out of {PROJECTIONS}; got {sorted(biased)}")
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
         self.head_dim, self.value_dim = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
+        self.kdim, self.vdim = (embed_dim if width is None else width for width in (kdim, vdim))
         self.position, self.scores, self.dropout = position, scores or Scores(), dropout
         widths = {
             "q_proj": (embed_dim, num_heads * self.head_dim),
-            "k_proj": (embed_dim if kdim is None else kdim, num_kv_heads * self.head_dim),
-            "v_proj": (embed_dim if vdim is None else vdim, num_kv_heads * self.value_dim),
+            "k_proj": (self.kdim, num_kv_heads * self.head_dim),
+            "v_proj": (self.vdim, num_kv_heads * self.value_dim),
             "out_proj": (num_heads * self.value_dim, embed_dim),
         }
         for name, (inputs, outputs) in widths.items():
@@ -131,7 +137,10 @@ class MultiHeadAttention(nn.Module):
         mask: a rule or a bool tensor, True = may attend. cache: ``Growing`` in self-attention, ``Cross`` in cross-attention
         (which passes its key in every step; a filled cache does not project it again); changed in place.
         """
-        heads = self.attend(self.split(query, key, value, mask, cache))
+        call = self.split(query, key, value, mask, cache)
+        heads = self.attend(call)
+        if cache is not None:
+            cache.hold(call.key, call.value)
         return self.out_proj(self.concatenate(heads))
 
     def split(
@@ -151,6 +160,9 @@ class MultiHeadAttention(nn.Module):
             )
         key = query if key is None else key
         value = key if value is None else value
+        for name, x, width in (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim)):
+            if x.dim() < 2 or x.shape[-1] != width:
+                raise ValueError(f"{name}: expected (*batch, length, {width}); got {tuple(x.shape)}")
         q = self.q_norm(self._heads(self.q_proj(query), self.head_dim))
         if isinstance(cache, Cross) and cache.key is not None and cache.value is not None:
             k, v = cache.key, cache.value
@@ -161,9 +173,7 @@ class MultiHeadAttention(nn.Module):
             if self.position is not None:
                 k = self.position.rotate(k, torch.arange(before, before + k.shape[-2], device=k.device))
             if isinstance(cache, Growing):
-                k, v = cache.append(k, v)
-            elif isinstance(cache, Cross):
-                k, v = cache.hold(k, v)
+                k, v = cache.with_new(k, v)
         if self.position is not None:
             q = self.position.rotate(q, torch.arange(k.shape[-2] - q.shape[-2], k.shape[-2], device=q.device))
         dropout = self.dropout if self.training else 0.0

@@ -67,17 +67,19 @@ class Recorded:
     ) -> Tensor:
         """Exact weights (before dropout) or scores of a tile, (*batch, heads, rows, columns); batch and head select one.
 
-        p = exp(s - lse), so a tile costs only itself. ``batch`` indexes the first batch dimension.
+        Whole rows are the formula's softmax; where columns are chosen, p = exp(s - lse), so that a tile costs only itself.
+        ``batch`` indexes the first batch dimension.
         """
         tile = self.call.tile(rows, columns)
-        call = self.call
         with torch.no_grad(), torch.autocast(self.query.device.type, enabled=False):
-            s = formula.scores(call, tile, "masked" if stage == "weights" else stage)
-            if stage == "weights":
+            if stage != "weights" or columns is None:
+                found = formula.weights(self.call, tile, stage)
+            else:
                 lse = self.lse[..., tile.rows].unsqueeze(-1)
-                s = (s - lse.masked_fill(lse == -torch.inf, 0.0)).exp()
-        s = s if head is None else s[..., head, :, :]
-        return s if batch is None else s[batch]
+                s = formula.scores(self.call, tile)
+                found = (s - lse.masked_fill(lse == -torch.inf, 0.0)).exp().clamp(max=1.0)
+        found = found if head is None else found[..., head, :, :]
+        return found if batch is None else found[batch]
 
     def allowed(self, rows: Select | None = None, columns: Select | None = None) -> Tensor:
         """Which pairs of a tile may attend, bool (*batch, heads, rows, columns)."""

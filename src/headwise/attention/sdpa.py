@@ -56,11 +56,14 @@ def _kernel(
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=mask, scale=call.scale
         )
-    grouped = query.shape[1] != key.shape[1]
+    grouped = bool(query.shape[1] != key.shape[1])  # a tensor while torch.jit traces
     output = functional.scaled_dot_product_attention(
         query, key, value, mask, call.dropout, causal, scale=call.scale, enable_gqa=grouped
     )
-    return output, log_sum_exp(scores(call, call.tile()), None).flatten(0, -3) if lse else None
+    if not lse:
+        return output, None
+    with torch.no_grad():
+        return output, log_sum_exp(scores(call, call.tile()), None).reshape(query.shape[:-1])
 
 
 def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:

@@ -21,9 +21,11 @@ def gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     modules = attention_modules(model)
     for address, gate in values.items():
         if address not in modules:
-            raise KeyError(f"no attention at {address!r}; there is {', '.join(modules)}")
-        if gate.shape != (modules[address].num_heads,):
-            raise ValueError(f"{address}: expected {modules[address].num_heads} gates, one per head; got {tuple(gate.shape)}")
+            raise KeyError(f"no attention at {address!r}; there is {', '.join(map(repr, modules))}")
+        if not isinstance(gate, Tensor) or gate.shape != (modules[address].num_heads,):
+            raise ValueError(
+                f"{address!r}: expected {modules[address].num_heads} gates, one per head; got {getattr(gate, 'shape', gate)}"
+            )
     before = {address: modules[address].gate for address in values}
     try:
         for address, gate in values.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headwise.attention import record as emission
 from headwise.attention.formula import Call
-from headwise.attention.masks import Padding, Window
+from headwise.attention.masks import Mask, Tile
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.record import Recorded
 
@@ -34,27 +34,48 @@ class Calls(Sequence[Recorded]):
         if name.startswith("_"):
             raise AttributeError(name)
         if len(self._calls) != 1:
-            raise AttributeError(
-                f"{self.address} was called {len(self._calls)} times: choose one by index, or put them together with .joined()"
-            )
+            raise AttributeError(f"{self.address!r} was called {len(self._calls)} times: choose one by index, or use .joined()")
         return getattr(self._calls[0], name)
 
     def joined(self) -> Recorded:
-        """The steps of a decoding as the one call they amount to: all queries, and the last step's keys.
+        """The steps of a decoding as the one call they amount to: all queries, the last step's keys, every step's own mask.
 
         Raises ValueError where the calls are not steps over one growing (or one fixed) sequence of keys, as after beams were
-        reordered, and where a mask was not a rule of positions or of a fixed padding.
+        reordered.
         """
         last = self._calls[-1]
         for call in self._calls:
-            held = call.key.shape[-2]
-            if not torch.equal(call.key, last.key[..., :held, :]):
-                raise ValueError(f"{self.address}: the keys of one call do not go on in the next; choose calls by index")
-            if not isinstance(call.mask, Window | Padding | None) or call.call.bias is not None:
-                raise ValueError(f"{self.address}: masks and biases of single steps cannot be put together; choose by index")
-        joined = replace(last.call, query=torch.cat([call.query for call in self._calls], dim=-2))
+            if not torch.equal(call.key, last.key[..., : call.key.shape[-2], :]) or call.call.bias is not None:
+                raise ValueError(f"{self.address!r}: the keys of one call do not go on in the next; choose calls by index")
+        query = torch.cat([call.query for call in self._calls], dim=-2)
+        joined = replace(last.call, query=query, mask=_Steps(tuple(self._calls)))
         outputs = torch.cat([call.head_outputs for call in self._calls], dim=-2)
         return Recorded(joined, outputs, torch.cat([call.lse for call in self._calls], dim=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps(Mask):
+    """The rows of several calls one after the other: each sees what its own call allowed among the keys held then."""
+
+    calls: tuple[Recorded, ...]
+
+    def allows(self, tile: Tile) -> Tensor:
+        rows, columns = (
+            torch.arange(length, device=tile.device)[chosen]
+            for length, chosen in ((tile.query_len, tile.rows), (tile.key_len, tile.columns))
+        )
+        allowed = torch.zeros(*self.calls[0].lse.shape[:-1], len(rows), len(columns), dtype=torch.bool, device=tile.device)
+        start = 0
+        for call in self.calls:
+            held, stop = call.key.shape[-2], start + call.query.shape[-2]
+            here, known = ((rows >= start) & (rows < stop)).nonzero(), (columns < held).nonzero()[:, 0]
+            allowed[..., here, known] = call.allowed(rows[here[:, 0]] - start, columns[known])
+            start = stop
+        return allowed
+
+    def real_keys(self, tile: Tile) -> Tensor | None:
+        mask = self.calls[-1].mask
+        return None if mask is None else mask.real_keys(tile)
 
 
 class Record(Mapping[str, Calls]):
@@ -85,7 +106,8 @@ def observe(model: nn.Module) -> Iterator[Record]:
     record["encoder.layers.0.self_attention"] holds query, key, value, the rules, lse and head_outputs, detached; weights are
     computed from them when asked for, so nothing (query_len, key_len) is kept. Outside the context nothing is recorded and a
     compiled graph is what it was. Inside, a compiled model breaks its graph at each attention, or, with fullgraph=True,
-    raises. Raises RuntimeError where another observation is on, ValueError where the model has no attention module.
+    raises. A checkpointed module (torch.utils.checkpoint) must run its backward pass inside too, and records its
+    recomputation as a call of its own. Raises RuntimeError where another observation is on, ValueError where the model has no attention module.
     """
     addresses = attention_modules(model)
     by_module = {module: address for address, module in addresses.items()}

@@ -25,7 +25,7 @@ class HeadStatistics:
 
     received: per key, the weight it gets over the number of queries allowed to see it (0 where none is). top_keys,
     top_weights: the largest weights of each query, largest first. These three are None where several calls are counted
-    together. queries: how many queries were counted, all heads and batches taken together.
+    together. queries: per head, how many queries were counted.
     """
 
     entropy: Float[Tensor, " heads"]
@@ -38,7 +38,7 @@ class HeadStatistics:
     received: Float[Tensor, "*batch heads key_len"] | None
     top_keys: Int[Tensor, "*batch heads query_len top"] | None
     top_weights: Float[Tensor, "*batch heads query_len top"] | None
-    queries: int
+    queries: Int[Tensor, " heads"]
 
 
 MEANS = ("entropy", "alignment", "first", "previous", "own", "next", "distance")
@@ -49,7 +49,7 @@ def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[s
 
     The steps of a decoding are one call in pieces: give ``{address: [record[address].joined()]}``.
     """
-    return {address: _together([of_call(call, top) for call in calls]) for address, calls in record.items()}
+    return {address: _together(address, [of_call(call, top) for call in calls]) for address, calls in record.items()}
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
         received += (p * counted).sum(-2)
         seen += (call.allowed(rows) & counted).sum(-2)
         largest = p.topk(min(top, p.shape[-1]), dim=-1)
-        numbers = {"entropy": -torch.special.xlogy(p, p).sum(-1), "first": p[..., 0]}
+        numbers = {"entropy": -torch.special.xlogy(p, p).sum(-1), "first": p[..., :1].sum(-1)}
         if call.call.same_sequence:
             numbers |= _by_position(p, call, rows)
         for name, piece in {**numbers, "keys": largest.indices, "weights": largest.values}.items():
@@ -80,29 +80,30 @@ def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
         received=received / seen.clamp(min=1),
         top_keys=top_keys,
         top_weights=top_weights,
-        queries=int(counts.sum()),
+        queries=counts.movedim(-1, 0).flatten(1).sum(1),
     )
 
 
-def _together(parts: Sequence[HeadStatistics]) -> HeadStatistics:
+def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
     if len(parts) == 1:
         return parts[0]
-    parts = [part for part in parts if part.queries] or parts[:1]  # a mean over no query is nan
-    total = sum(part.queries for part in parts) or 1
-    means = {}
+    if len({part.distance is None for part in parts}) != 1:
+        raise ValueError(f"{address!r}: expected calls that are all self-attention or all cross-attention")
+    counts = torch.stack([part.queries for part in parts])
+    means: dict[str, Tensor | None] = {}
     for name in MEANS:
         numbers = [getattr(part, name) for part in parts]
-        if numbers[0] is None:
-            means[name] = None
-        else:
-            means[name] = sum(number * part.queries for number, part in zip(numbers, parts, strict=True)) / total
-    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=sum(part.queries for part in parts))
+        means[name] = None
+        if numbers[0] is not None:  # a mean over no query is nan, and counts for nothing
+            sums = torch.where(counts > 0, torch.stack(numbers) * counts, 0.0)
+            means[name] = sums.sum(0) / counts.sum(0)
+    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=counts.sum(0))  # type: ignore[arg-type]
 
 
 def _blocks(call: Recorded) -> Iterator[slice]:
     query_len, per_row = call.query.shape[-2], call.lse[..., :1].numel() * call.key.shape[-2]
     size = max(1, BLOCK // max(1, per_row))
-    for start in range(0, query_len, size):
+    for start in range(0, max(1, query_len), size):
         yield slice(start, min(start + size, query_len))
 
 

@@ -30,15 +30,16 @@ def load(folder: str | os.PathLike[str]) -> nn.Module:
     path = Path(folder)
     config = _read_config(path)
     model_type = config.pop("model_type", None)
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(f"{path}: model_type is {model_type!r}; known are {', '.join(sorted(ARCHITECTURES))}")
     make, make_config = ARCHITECTURES[model_type]
     known, given = {field.name for field in fields(make_config)}, set(config) - {"architectures"}
     if given - known:
         raise CheckpointError(f"{path / 'config.json'}: unknown entries {', '.join(sorted(given - known))}")
     try:
-        model = make(make_config(**{name: config[name] for name in given}))
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        with torch.device("meta"):  # nothing is allocated before the file has shown the same shapes
+            model = make(make_config(**{name: config[name] for name in given}))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path / 'config.json'} makes no {model_type}: {error}") from error
     _fill(model, _read_weights(path), path / "model.safetensors")
     return model.eval()
@@ -47,10 +48,10 @@ def load(folder: str | os.PathLike[str]) -> nn.Module:
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes config.json and model.safetensors; dtype: that of the stored weights (None = as they are)."""
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     model_type = {make: name for name, (make, _) in ARCHITECTURES.items()}.get(type(model))
     if model_type is None:
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(sorted(ARCHITECTURES))}")
+    path.mkdir(parents=True, exist_ok=True)
     config = {"model_type": model_type, "architectures": [type(model).__name__], **asdict(model.config)}  # type: ignore[call-overload]
     weights = {name: x.detach().to(dtype or x.dtype).contiguous() for name, x in model.state_dict().items()}
     write(path / "config.json", lambda place: place.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
@@ -63,7 +64,8 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
     os.close(handle)
     try:
         fill(Path(name))
-        os.chmod(name, 0o644)
+        os.umask(umask := os.umask(0))
+        os.chmod(name, 0o666 & ~umask)  # as an ordinary new file: mkstemp's are private
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -77,7 +79,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} holds no config.json") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path / 'config.json'} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path / 'config.json'} is not a JSON object")
@@ -102,4 +104,6 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(f"{path}: {name} is {tuple(tensor.shape)}, the model's is {tuple(wanted[name].shape)}")
-    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in weights.items()})
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds nan or infinity")
+    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in weights.items()}, assign=True)

@@ -30,7 +30,7 @@ sacreBLEU signature: `{signature}`
 
 `headwise train translate --data {data} --epochs {epochs}{settings}`
 
-{pairs:,} pairs, {epochs_run} epochs, seed {seed}, batches of {tokens} padded tokens, dropout {dropout}, label smoothing
+{pairs:,} pairs, {epochs_run} epochs, seed {seed}, batches of about {tokens} tokens, dropout {dropout}, label smoothing
 {label_smoothing}, Adam (0.9, 0.98), inverse-square-root schedule with {warmup_steps} warm-up steps; the weights are the mean of
 the {average} epochs that scored best on valid (greedy).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -14,19 +15,28 @@ Ids = list[int]
 
 
 def read_pairs(folder: Path, split: str) -> list[tuple[str, str]]:
-    """Source and target of every line of ``split``.tsv or ``split``.tsv.gz: columns split by tabs, further ones ignored."""
+    """Source and target of every line of ``split``.tsv or ``split``.tsv.gz: columns split by tabs, further ones ignored.
+
+    Raises FileNotFoundError, or ValueError with the file and line where one is not a pair.
+    """
     for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz"):
         if path.exists():
             break
     else:
         raise FileNotFoundError(f"{folder} holds neither {split}.tsv nor {split}.tsv.gz")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            lines = file.readlines()
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: {error}") from None
     pairs = []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            columns = line.rstrip("\r\n").split("\t")
-            if len(columns) < 2 or not columns[0] or not columns[1]:
-                raise ValueError(f"{path}, line {number}: expected source and target separated by a tab; got {line[:80]!r}")
-            pairs.append((columns[0], columns[1]))
+    for number, line in enumerate(lines, start=1):
+        columns = line.rstrip("\r\n").split("\t")
+        if len(columns) < 2 or not columns[0] or not columns[1]:
+            raise ValueError(f"{path}, line {number}: expected source and target separated by a tab; got {line[:80]!r}")
+        pairs.append((columns[0], columns[1]))
+    if not pairs:
+        raise ValueError(f"{path} holds no pairs")
     return pairs
 
 
@@ -37,7 +47,7 @@ def pad(sequences: Sequence[Ids], value: int) -> Tensor:
 
 
 class Batches:
-    """Batches of pairs of similar length, at most ``tokens`` padded tokens each, in a new order every epoch.
+    """Batches of pairs of similar length, about ``tokens`` tokens of source and target each, in a new order every epoch.
 
     The order is a function of (seed, epoch) alone. The position within the epoch is part of ``state_dict``, so that training
     goes on in the middle of an epoch with the very batch that was to come.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 
@@ -10,8 +11,8 @@ from typing import Literal
 class Recipe:
     """Two runs of one recipe, on one machine and the same data, are equal.
 
-    lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: padded tokens of both sides in a
-    batch. average: how many of the best epochs on valid are averaged at the end.
+    lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: about how many tokens of
+    both sides are in a batch. average: how many of the best epochs on valid are averaged at the end.
     """
 
     seed: int = 0
@@ -27,3 +28,10 @@ class Recipe:
     warmup_steps: int = 1000
     lr_scale: float = 0.5
     average: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dim", "num_heads", "num_layers", "feedforward_dim", "tokens", "warmup_steps", "average"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1; got {getattr(self, name)}")
+        if self.vocab_size < 16 or self.max_positions < 2 or not 0 < self.lr_scale < inf:
+            raise ValueError("expected vocab_size of at least 16, max_positions of at least 2 and a positive lr_scale")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -40,4 +41,15 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
     )
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A saved tokenizer. "</s>" in a text is text, in this one as in a trained one. Raises ValueError for a bad file."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{path} is no tokenizer: {error}") from None
+    tokenizer.encode_special_tokens = True  # not part of the file
     return tokenizer

@@ -17,6 +17,7 @@ from headwise.models.checkpoint import CheckpointError, load, save, write
 from headwise.models.transformer import Transformer
 from headwise.tasks.decoding import Hypothesis, beam, greedy
 from headwise.tasks.pairs import Ids, pad
+from headwise.tasks.tokens import read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def search(model: Transformer, sources: Sequence[Ids], how: Search) -> list[Hypo
     config = model.config
     input_ids = pad(sources, config.pad_token_id)
     steps = _Steps(model, input_ids, input_ids != config.pad_token_id, how.beams)
-    limit = min(max(map(len, sources)) + how.extra_tokens, config.max_positions)
-    ends = len(sources), config.bos_token_id, config.eos_token_id, limit
+    limits = [min(len(source) + how.extra_tokens, config.max_positions) for source in sources]
+    ends = config.bos_token_id, config.eos_token_id, limits
     return greedy(steps, *ends) if how.beams == 1 else beam(steps, *ends, how.beams, how.length_penalty)
 
 
@@ -72,15 +73,15 @@ class Translator:
         if not path.is_file():
             raise CheckpointError(f"{folder} holds no tokenizer.json")
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{path} is no tokenizer: {error}") from None
+            tokenizer = read_tokenizer(path)
+            script = _source_script(folder / "task.json")
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
         if tokenizer.get_vocab_size() != model.config.vocab_size:
             raise CheckpointError(
                 f"{path} has {tokenizer.get_vocab_size()} tokens, the model beside it {model.config.vocab_size}"
             )
-        task = folder / "task.json"
-        return cls(model, tokenizer, json.loads(task.read_text("utf-8"))["source_script"] if task.is_file() else "")
+        return cls(model, tokenizer, script)
 
     def save(self, folder: Path) -> None:
         """Writes config.json, model.safetensors (weights in float16), tokenizer.json and task.json."""
@@ -93,6 +94,8 @@ class Translator:
         """Raises ValueError, saying why, where a sentence is not one that this model can read."""
         if not sentence.strip():
             raise ValueError("the sentence is empty")
+        if not sentence.isascii() and any("\ud800" <= character <= "\udfff" for character in sentence):
+            raise ValueError("the sentence is not valid text (UTF-8)")
         length, most = len(self.encode([sentence])[0]), self.model.config.max_positions
         if length > most:
             raise ValueError(f"the sentence has {length} tokens, and the model reads at most {most}: cut it into sentences")
@@ -117,6 +120,19 @@ class Translator:
             for i, hypothesis in zip(chosen, found, strict=True):
                 translations[i] = self.tokenizer.decode(hypothesis.tokens)
         return translations
+
+
+def _source_script(path: Path) -> str:
+    """The source language's script as ``save`` wrote it; "" without such a file."""
+    if not path.is_file():
+        return ""
+    try:
+        task = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(task, dict) or not isinstance(task.get("source_script"), str):
+        raise ValueError(f'{path}: expected an object with a string "source_script"')
+    return task["source_script"]
 
 
 def main_script(lines: Iterable[str]) -> str:

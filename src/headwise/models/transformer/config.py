@@ -27,3 +27,18 @@ class TransformerConfig:
     pad_token_id: int = 0
     bos_token_id: int = 1
     eos_token_id: int = 2
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "embed_dim", "num_heads", "feedforward_dim", "max_positions")
+        tokens = ("pad_token_id", "bos_token_id", "eos_token_id")
+        layers = ("num_encoder_layers", "num_decoder_layers")
+        bounds = {name: (1, 2**31) for name in sizes} | {name: (0, self.vocab_size - 1) for name in tokens}
+        for name, (low, high) in (bounds | {name: (1, 1000) for name in layers}).items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name}: expected an integer from {low} to {high}; got {value!r}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a number in [0, 1); got {getattr(self, name)!r}")
+        if self.norm not in ("post", "pre"):
+            raise ValueError(f'norm: expected "post" or "pre"; got {self.norm!r}')

@@ -103,9 +103,8 @@ class Transformer(nn.Module):
         logits = self.logits(hidden)
         loss = None
         if labels is not None:
-            loss = functional.cross_entropy(
-                logits.float().flatten(0, 1), labels.flatten(), label_smoothing=self.config.label_smoothing
-            )
+            scores = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+            loss = functional.cross_entropy(scores, labels.flatten(), label_smoothing=self.config.label_smoothing)
         return Seq2SeqOutput(logits, memory, loss)
 
     def encode(
