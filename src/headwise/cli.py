@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,12 @@ class Task(StrEnum):
 TaskArgument = Annotated[Task, typer.Argument(help="What to do; English to Chinese is what the shipped model knows.")]
 ModelOption = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default="the shipped one")]
 DataOption = Annotated[
-    Path,
-    typer.Option("--data", envvar="HEADWISE_DATA", help="Folder with train.tsv(.gz), valid.tsv(.gz): source, tab, target."),
+    Path, typer.Option(help="Folder with train.tsv(.gz), valid.tsv(.gz): source, tab, target; or its name in $HEADWISE_DATA.")
 ]
 BeamsOption = Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 = greedy.")]
-PenaltyOption = Annotated[float, typer.Option("--length-penalty", help="Exponent of ((5 + length) / 6); 0 = none.")]
+PenaltyOption = Annotated[
+    float, typer.Option("--length-penalty", min=0, max=10, help="Exponent of ((5 + length) / 6); 0 = none.")
+]
 
 
 @app.command()
@@ -53,8 +55,8 @@ def look(
     with _one_sentence():
         if out is not None and out.suffix not in (".png", ".svg", ".json"):
             raise ValueError(f"--out: expected a file ending in .png, .svg or .json; got {out}")
-        if out is not None and not out.parent.is_dir():
-            raise ValueError(f"--out: {out.parent} is not a folder")
+        if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
+            raise ValueError(f"--out: {out.parent} is not a folder that can be written to")
         seen = look_at(Translator.load(model), sentence, Search(beams, length_penalty))
         terminal.show(seen, Console())
         if out is not None and out.suffix == ".json":
@@ -101,7 +103,7 @@ def evaluate(
         from headwise.tasks.pairs import read_pairs
         from headwise.tasks.scoring import score
 
-        sources, references = zip(*read_pairs(data, "valid"), strict=True)
+        sources, references = zip(*read_pairs(_found(data), "valid"), strict=True)
         typer.echo(score(Translator.load(model).translate(sources, Search(beams, length_penalty)), references))
 
 
@@ -122,7 +124,7 @@ def train(
         from headwise.tasks.training import train as fit
 
         recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))
-        fit(data, out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+        fit(_found(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
 
 
@@ -138,6 +140,12 @@ def _settings(settings: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"--set: {name} is of type {kind.__name__}; got {value!r}") from None
     return given
+
+
+def _found(data: Path) -> Path:
+    """The folder itself, or the one of that name among the user's data sets."""
+    named = Path(os.environ.get("HEADWISE_DATA", "")) / data
+    return named if not data.is_dir() and named.is_dir() else data
 
 
 @contextmanager

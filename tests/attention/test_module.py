@@ -140,6 +140,30 @@ def test_cache_reorder_and_reset():
     assert cache.length == 0
 
 
+def test_a_failed_call_leaves_the_cache_as_it_was():
+    module, cache = attention(), hw.cache.Growing()
+    x = torch.randn(2, 7, 30).double()
+    with pytest.raises(ValueError, match="mask"):
+        module(x, mask=torch.ones(3, 3, dtype=torch.bool), cache=cache)
+    assert cache.length == 0
+
+
+def test_inputs_of_the_wrong_width_say_so():
+    with pytest.raises(ValueError, match=r"query: expected \(\*batch, length, 30\)"):
+        attention()(torch.randn(2, 5, 31).double())
+    with pytest.raises(ValueError, match=r"key: expected .* 17\); got \(2, 5, 30\)"):
+        attention(kdim=17)(torch.randn(2, 5, 30).double(), torch.randn(2, 5, 30).double())
+
+
+def test_masks_take_tensors_and_say_what_integers_mean():
+    q = torch.randn(2, 3, 5, 7)
+    allowed = torch.rand(5, 5) > 0.3
+    both = hw.masks.causal() & allowed
+    assert torch.equal(hw.attend(q, q, q, mask=both), hw.attend(q, q, q, mask=allowed & torch.ones(5, 5).bool().tril()))
+    with pytest.raises(ValueError, match=r"attention_mask\.bool"):
+        hw.attend(q, q, q, mask=hw.masks.padding(torch.ones(2, 5, dtype=torch.int64)))
+
+
 def test_caches_belong_to_their_kind_of_attention():
     module, x = attention(), torch.randn(1, 3, 30).double()
     with pytest.raises(ValueError, match="Growing"):

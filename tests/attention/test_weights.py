@@ -233,7 +233,7 @@ def test_a_rule_on_a_tile_is_the_tile_of_the_dense_mask(call: Drawn) -> None:
     batch, heads, query_len, key_len = call.batch, call.heads, call.query_len, call.key_len
     whole = allowed_pairs(call.rule.may, batch, heads, query_len, key_len)
     want = part(whole, call.rows, call.columns)
-    tile = Tile(query_len, key_len, call.rows, call.columns, torch.device("cpu"))
+    tile = Tile(query_len, key_len, call.rows, call.columns, torch.device("cpu"), len(call.batch))
     assert torch.equal(call.rule.mask.allows(tile).expand(want.shape), want)
 
     query, key = torch.ones(*batch, heads, query_len, 2), torch.ones(*batch, heads, key_len, 2)
@@ -242,7 +242,7 @@ def test_a_rule_on_a_tile_is_the_tile_of_the_dense_mask(call: Drawn) -> None:
         assert torch.equal(got > -torch.inf, want)
 
     all_of_it = slice(None)
-    lowered = call.rule.mask.lower(Tile(query_len, key_len, all_of_it, all_of_it, torch.device("cpu")))
+    lowered = call.rule.mask.lower(Tile(query_len, key_len, all_of_it, all_of_it, torch.device("cpu"), len(call.batch)))
     if lowered is None:
         assert whole.all()
     elif isinstance(lowered, str):

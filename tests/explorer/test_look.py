@@ -199,6 +199,20 @@ def test_the_terminal_shows_all_heads_and_labels(translator, width):
     assert sum(shown.count(seems) for seems in {head.seems for one in seen.layers for head in one.heads}) == 18
 
 
+def test_an_empty_translation_and_odd_characters_are_shown(translator, tmp_path):
+    end = translator.model.config.eos_token_id
+    with torch.no_grad():
+        translator.model.embedding.weight[:] = -1.0
+        translator.model.embedding.weight[end] = 1.0
+        translator.model.decoder.layers[-1].residuals[-1].norm.weight.zero_()
+        translator.model.decoder.layers[-1].residuals[-1].norm.bias.fill_(1.0)
+    seen = look(translator, "I paid $x_{ for\t$3.\r\n\x1b[31m")
+    assert (seen.translation, seen.predicted) == ("", ["</s>"])
+    assert seen.sentence == "I paid $x_{ for $3. [31m"
+    picture.save(seen, tmp_path / "look.png")
+    terminal.show(seen, Console(file=io.StringIO()))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_picture_has_one_scale_and_says_query_and_key(translator, tmp_path, suffix):
     seen = look(translator, SENTENCES[0])

@@ -96,6 +96,57 @@ def test_steps_of_decoding_joined_are_the_one_pass():
             _ = steps[address].query
 
 
+def decoded(masks: list) -> tuple[torch.Tensor, torch.Tensor, hw.MultiHeadAttention]:
+    """A self-attention fed in steps, one mask each: weights of the joined call, and of each call in its rows."""
+    module, cache = hw.MultiHeadAttention(12, 3), hw.cache.Growing()
+    x = torch.randn(2, 7, 12)
+    sizes = [3] + [1] * (len(masks) - 1)
+    with torch.no_grad(), hw.observe(module) as record:
+        for piece, mask in zip(x[:, : sum(sizes)].split(sizes, dim=1), masks, strict=True):
+            module(piece, mask=mask, cache=cache)
+    calls = record[""]
+    rows = [torch.nn.functional.pad(call.weights(), (0, sum(sizes) - call.key.shape[-2])) for call in calls]
+    statistics = hw.statistics({"": [calls.joined()]})[""]
+    assert (statistics.distance < sum(sizes)).all()
+    return calls.joined().weights(), torch.cat(rows, dim=-2), module
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        [None] * 5,
+        [hw.masks.causal()] + [None] * 4,
+        [hw.masks.padding(torch.tensor([n, 2])) for n in (3, 4, 2, 6, 5)],
+        [hw.masks.causal() & hw.masks.padding(torch.arange(n)[None] != torch.tensor([[0], [1]])) for n in (3, 4, 5, 6, 7)],
+        [torch.rand(1, 1, m, n) > 0.3 for m, n in ((3, 3), (1, 4), (1, 5), (1, 6), (1, 7))],
+    ],
+    ids=["no mask", "causal, then none", "lengths", "causal and padding", "dense"],
+)
+def test_joined_rows_are_the_rows_of_the_steps(masks):
+    joined, steps, _ = decoded(masks)
+    torch.testing.assert_close(joined, steps)
+
+
+def test_extreme_scores_keep_their_rows():
+    module = hw.MultiHeadAttention(12, 3)
+    x = 1e4 * torch.randn(2, 7, 12)
+    with torch.no_grad(), hw.observe(module) as record:
+        module(x)
+    weights = record[""].weights()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7))
+    assert record[""].weights(columns=slice(0, 3)).max() <= 1
+    assert (hw.statistics(record)[""].entropy >= 0).all()
+
+
+@pytest.mark.nohook
+def test_an_unknown_stage_is_refused():
+    module = hw.MultiHeadAttention(12, 3)
+    with hw.observe(module) as record:
+        module(torch.randn(2, 7, 12))
+    with pytest.raises(ValueError, match="stage"):
+        record[""].weights(stage="soft")
+
+
 def test_joining_reordered_beams_is_refused():
     model, inputs = make_model(), batch()
     memory, cache = model.encode(inputs["input_ids"]), model.make_cache()

@@ -108,3 +108,22 @@ def test_several_calls_are_weighted_by_their_queries():
     torch.testing.assert_close(both.entropy, (one.entropy * 3 + other.entropy * 14) / 17)
     assert both.queries.tolist() == [17, 17]
     assert both.received is None
+
+
+def test_a_head_without_queries_in_one_call_is_counted_in_the_others():
+    x = torch.randn(2, 2, 3, 5)
+    nothing = torch.tensor([True, False])[:, None, None]
+    calls = [recorded(x, x), recorded(x, x, hw.masks.dense(nothing))]
+    one, other = (hw.statistics({"a": [call]})["a"] for call in calls)
+    both = hw.statistics({"a": calls})["a"]
+    assert both.queries.tolist() == [12, 6]
+    torch.testing.assert_close(both.entropy[0], (one.entropy[0] + other.entropy[0]) / 2)
+    torch.testing.assert_close(both.entropy[1], one.entropy[1])
+    with pytest.raises(ValueError, match="all self-attention"):
+        hw.statistics({"a": [recorded(x, x), recorded(x, x, same_sequence=False)]})
+
+
+@pytest.mark.parametrize("lengths", [(0, 3), (3, 0)])
+def test_nothing_to_count(lengths):
+    call = recorded(torch.randn(1, 2, lengths[0], 5), torch.randn(1, 2, lengths[1], 5))
+    assert hw.statistics({"a": [call]})["a"].queries.tolist() == [0, 0]

@@ -76,8 +76,8 @@ def test_a_beam_of_one_is_greedy(random_model, seed):
     model, source = random_model(seed), random_sources()
     ids = pad(source, 0)
     steps = [_Steps(model, ids, ids != 0, 1) for _ in range(2)]
-    want = greedy(steps[0], len(source), 1, 2, 13)
-    got = beam(steps[1], len(source), 1, 2, 13, width=1, length_penalty=0.6)
+    want = greedy(steps[0], 1, 2, [13] * len(source))
+    got = beam(steps[1], 1, 2, [13] * len(source), width=1, length_penalty=0.6)
     assert [(h.tokens, h.ended) for h in got] == [(h.tokens, h.ended) for h in want]
     for one, other in zip(got, want, strict=True):
         assert one.score == pytest.approx(other.score / penalty(min(len(one.tokens) + 1, 13), 0.6), abs=1e-5)
@@ -137,7 +137,7 @@ def test_a_beam_that_covers_everything_finds_the_best():
     scores = torch.tensor([[score(table, tokens) for tokens in said] for table in tables])
     winners = []
     for power in (0.0, 0.6, 3.0):
-        found = beam(Chain(tables, 64), len(tables), START, END, 4, width=64, length_penalty=power)
+        found = beam(Chain(tables, 64), START, END, [4] * len(tables), width=64, length_penalty=power)
         best = (scores / torch.tensor([penalty(len(tokens), power) for tokens in said])).max(1)
         winners.append([said[i][:-1] for i in best.indices])
         assert [h.tokens for h in found] == winners[-1]
@@ -145,15 +145,15 @@ def test_a_beam_that_covers_everything_finds_the_best():
         assert [h.score for h in found] == pytest.approx(best.values.tolist(), abs=1e-5)
     assert winners[0] != winners[1] != winners[2]  # the penalty matters here,
     assert {len(tokens) for tokens in winners[2]} == {0, 1, 2, 3}
-    narrow = beam(Chain(tables), len(tables), START, END, 4, width=1, length_penalty=0.6)
+    narrow = beam(Chain(tables), START, END, [4] * len(tables), width=1, length_penalty=0.6)
     assert [h.tokens for h in narrow] != winners[1]  # and so does the width
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5])
 def test_inputs_do_not_depend_on_each_other(width):
     tables = 2 * torch.randn(17, 1, VOCAB, VOCAB, VOCAB)
-    together = beam(Chain(tables, width), len(tables), START, END, 13, width, 0.6)
-    alone = [beam(Chain(table[None], width), 1, START, END, 13, width, 0.6)[0] for table in tables]
+    together = beam(Chain(tables, width), START, END, [13] * len(tables), width, 0.6)
+    alone = [beam(Chain(table[None], width), START, END, [13], width, 0.6)[0] for table in tables]
     assert [h.tokens for h in together] == [h.tokens for h in alone]
     assert [h.score for h in together] == pytest.approx([h.score for h in alone], abs=1e-5)
 
@@ -163,10 +163,10 @@ def test_score_by_hand():
     p[START, START] = torch.tensor([0.0, 0.1, 0.6, 0.3])
     p[START, 2] = torch.tensor([0.0, 0.3, 0.35, 0.35])
     p[START, 3] = torch.tensor([0.0, 0.9, 0.1, 0.0])
-    (found,) = beam(Chain(p.log()[None, None], 2), 1, START, END, 2, width=2, length_penalty=0.6)
+    (found,) = beam(Chain(p.log()[None, None], 2), START, END, [2], width=2, length_penalty=0.6)
     assert found.tokens == [3]  # 3 END: 0.27; END: 0.1; 2 END: 0.18; 2 2 and 2 3: 0.21
     assert found.score == pytest.approx(math.log(0.27) / (7 / 6) ** 0.6)
-    (found,) = greedy(Chain(p.log()[None, None]), 1, START, END, 1)
+    (found,) = greedy(Chain(p.log()[None, None]), START, END, [1])
     assert found.tokens == [2]
     assert found.score == pytest.approx(math.log(0.6))
 
@@ -176,24 +176,42 @@ def test_cut_off_at_max_tokens():
     tables[..., END] = -torch.inf
     for width in (1, 2, 4):
         steps = Chain(tables, width)
-        found = beam(steps, 3, START, END, 7, width, length_penalty=0.6)
+        found = beam(steps, START, END, [7] * 3, width, length_penalty=0.6)
         assert [(len(h.tokens), h.ended) for h in found] == 3 * [(7, False)]
         assert steps.advances == 7
         want = [score(table, h.tokens) / (12 / 6) ** 0.6 for table, h in zip(tables, found, strict=True)]
         assert [h.score for h in found] == pytest.approx(want, abs=1e-5)
     steps = Chain(tables)
-    found = greedy(steps, 3, START, END, 7)
+    found = greedy(steps, START, END, [7] * 3)
     assert [(len(h.tokens), h.ended) for h in found] == 3 * [(7, False)]
     assert [h.score for h in found] == pytest.approx([score(*x) for x in zip(tables, (h.tokens for h in found), strict=True)])
     assert steps.advances == 7
+
+
+def test_a_complete_hypothesis_is_preferred_to_one_cut_off():
+    p = torch.zeros(VOCAB, VOCAB, VOCAB)
+    p[START, START] = torch.tensor([0.0, 0.1, 0.6, 0.3])
+    p[START, 2] = torch.tensor([0.0, 0.2, 0.3, 0.5])
+    p[START, 3] = torch.tensor([0.0, 0.9, 0.1, 0.0])
+    (found,) = beam(Chain(p.log()[None, None], 2), START, END, [2], width=2, length_penalty=0.6)
+    assert (found.tokens, found.ended) == ([3], True)  # 0.27, though 2 3, unfinished, has 0.30
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_every_input_has_its_own_limit(width):
+    tables = torch.randn(3, 1, VOCAB, VOCAB, VOCAB)
+    tables[..., END] = -torch.inf
+    found = beam(Chain(tables, width), START, END, [5, 2, 7], width, length_penalty=0.6)
+    assert [len(h.tokens) for h in found] == [5, 2, 7]
+    assert [len(h.tokens) for h in greedy(Chain(tables), START, END, [5, 2, 7])] == [5, 2, 7]
 
 
 def test_the_search_stops_when_every_input_is_done():
     tables = torch.zeros(2, 1, VOCAB, VOCAB, VOCAB)
     tables[0, 0, START, START, END] = tables[1, 0, START, START, 2] = tables[1, 0, START, 2, END] = 9.0
     for run in (
-        lambda steps: greedy(steps, 2, START, END, 100),
-        lambda steps: beam(steps, 2, START, END, 100, width=1, length_penalty=0.6),
+        lambda steps: greedy(steps, START, END, [100] * 2),
+        lambda steps: beam(steps, START, END, [100] * 2, width=1, length_penalty=0.6),
     ):
         steps = Chain(tables)
         assert [h.tokens for h in run(steps)] == [[], [2]]

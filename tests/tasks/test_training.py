@@ -13,7 +13,7 @@ import torch
 from headwise.models.transformer import Transformer
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.tokens import train_tokenizer
-from headwise.tasks.training import Seq2SeqTraining, model_config
+from headwise.tasks.training import Seq2SeqTraining, _same_run, model_config
 from headwise.tasks.translate import Translator
 
 DIGITS = "zero one two three four five six seven eight nine".split()
@@ -100,6 +100,23 @@ def test_it_learns_and_another_recipe_is_not_mixed_in(numbers, tmp_path):
     other = subprocess.run(command(numbers, tmp_path, **larger | {"seed": 1}), capture_output=True, text=True)
     assert other.returncode == 1
     assert "begun with seed=0" in other.stderr
+
+
+def test_other_data_are_not_mixed_in(tmp_path):
+    pairs = [("one", "一")]
+    _same_run(tmp_path / "recipe.json", Recipe(), pairs, begun=False)
+    _same_run(tmp_path / "recipe.json", Recipe(), pairs, begun=True)
+    with pytest.raises(ValueError, match="begun with data="):
+        _same_run(tmp_path / "recipe.json", Recipe(), [("one", "二")], begun=True)
+    _same_run(tmp_path / "recipe.json", Recipe(embed_dim=12), pairs, begun=False)  # nothing is trained yet: start anew
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_heads": 0}, {"warmup_steps": -1}, {"tokens": 0}, {"average": 0}, {"lr_scale": float("nan")}]
+)
+def test_impossible_recipes_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        Recipe(**wrong)
 
 
 def test_the_schedule_is_the_published_one():

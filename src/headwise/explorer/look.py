@@ -106,7 +106,7 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     address = layer.address
     steps = _steps(_module(model, address), record[address][0], passed[address], best_head, query)
     predicted = [*_names(tokenizer, found.tokens), "</s>" if found.ended else "…"][: len(read)]
-    return Look(sentence, tokenizer.decode(found.tokens), predicted, layers, best_layer, best_head, query, steps)
+    return Look(_printable(sentence), tokenizer.decode(found.tokens), predicted, layers, best_layer, best_head, query, steps)
 
 
 def _heads(call: Recorded, numbers: HeadStatistics, keys: list[str]) -> list[Head]:
@@ -138,7 +138,7 @@ def _seems(at: dict[str, float | None], p: Tensor, uniform: float, keys: list[st
     }
     name, share = max(((name, share or 0.0) for name, share in places.items()), key=lambda place: place[1])
     received, key = p.mean(0).max(0)
-    aligned = (at["alignment"] or 0.0) / log(len(keys))
+    aligned = (at["alignment"] or 0.0) / log(max(2, len(keys)))
     if share >= 0.5:
         return name
     if at["distance"] is None and aligned >= 0.3:
@@ -214,6 +214,11 @@ def _module(model: nn.Module, address: str) -> MultiHeadAttention:
 
 def _kind(address: str) -> str:
     return "cross" if address.endswith("cross_attention") else address.split(".")[0]
+
+
+def _printable(text: str) -> str:
+    """Text for a title: one line, nothing that a terminal or a picture would obey."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def _names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:

@@ -27,7 +27,7 @@ def save(look: Look, path: Path) -> None:
     """Writes a PNG or SVG, by the suffix. Raises NoFont where no installed font can write the tokens."""
     fonts = ["DejaVu Sans"]
     fonts += _font_for("".join([look.sentence, look.translation, *look.predicted, *look.layers[0].query_tokens]))
-    with rc_context({"font.family": fonts, "font.size": 9, "axes.unicode_minus": False}), warnings.catch_warnings():
+    with rc_context({"font.family": fonts, "font.size": 9, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
         figure = draw(look)
         write(path, lambda place: figure.savefig(place, format=path.suffix[1:], dpi=110))
@@ -87,7 +87,7 @@ def _tile(ax: Axes, weights: list[list[float]]) -> None:
 def _font_for(text: str) -> list[str]:
     """The name of an installed font with the characters that matplotlib's own font lacks; nothing if it lacks none."""
     own = get_font(fontManager.findfont("DejaVu Sans")).get_charmap()
-    missing = {ord(character) for character in text} - own.keys()
+    missing = {ord(character) for character in text if not character.isspace()} - own.keys()
     if not missing:
         return []
     for path in sorted(findSystemFonts()):

@@ -107,7 +107,8 @@ def observe(model: nn.Module) -> Iterator[Record]:
     computed from them when asked for, so nothing (query_len, key_len) is kept. Outside the context nothing is recorded and a
     compiled graph is what it was. Inside, a compiled model breaks its graph at each attention, or, with fullgraph=True,
     raises. A checkpointed module (torch.utils.checkpoint) must run its backward pass inside too, and records its
-    recomputation as a call of its own. Raises RuntimeError where another observation is on, ValueError where the model has no attention module.
+    recomputation as a call of its own. Raises RuntimeError where another observation is on, ValueError where the model has no
+    attention module.
     """
     addresses = attention_modules(model)
     by_module = {module: address for address, module in addresses.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import warnings
@@ -20,7 +21,7 @@ from torch import Tensor
 from headwise.models import checkpoint
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
-from headwise.tasks.pairs import Batches, read_pairs
+from headwise.tasks.pairs import Batches, Ids, read_pairs
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import bleu
 from headwise.tasks.tokens import SPECIAL, train_tokenizer
@@ -94,10 +95,12 @@ def train(
     lightning.seed_everything(recipe.seed, verbose=False)
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
     out.mkdir(parents=True, exist_ok=True)
-    _same_recipe(out / "recipe.json", recipe)
     tokenizer = train_tokenizer((side for pair in train_pairs for side in pair), recipe.vocab_size)
+    train_pairs, valid_pairs = (_fitting(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
     model = Transformer(model_config(recipe, tokenizer))
-    batches, valid_batches = (_batches(pairs, tokenizer, model.config, recipe) for pairs in (train_pairs, valid_pairs))
+    resume = out / "checkpoints" / "last.ckpt"
+    _same_run(out / "recipe.json", recipe, [*train_pairs, *valid_pairs], begun=resume.exists())
+    batches, valid_batches = (_batches(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
     last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -115,7 +118,6 @@ def train(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    resume = out / "checkpoints" / "last.ckpt"
     training = Seq2SeqTraining(model, recipe, tokenizer, valid_pairs)
     trainer.fit(training, batches, valid_batches, ckpt_path=resume if resume.exists() else None, weights_only=True)
     trainer.save_checkpoint(resume)
@@ -145,11 +147,27 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
     )
 
 
-def _batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, config: TransformerConfig, recipe: Recipe) -> Batches:
-    """Pairs too long for the model's positions are left out."""
+Pairs = Sequence[tuple[str, str]]
+
+
+def _ids(pairs: Pairs, tokenizer: Tokenizer) -> list[tuple[Ids, Ids]]:
     sources, targets = ([encoding.ids for encoding in tokenizer.encode_batch(list(side))] for side in zip(*pairs, strict=True))
-    fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= config.max_positions]
-    return Batches(fitting, recipe.tokens, config.pad_token_id, recipe.seed)
+    return list(zip(sources, targets, strict=True))
+
+
+def _fitting(pairs: Pairs, tokenizer: Tokenizer, recipe: Recipe) -> Pairs:
+    """The pairs that fit the model's positions; says how many do not."""
+    lengths = [max(map(len, ids)) for ids in _ids(pairs, tokenizer)]
+    fitting = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= recipe.max_positions]
+    if not fitting:
+        raise ValueError(f"every pair is longer than max_positions = {recipe.max_positions} tokens")
+    if len(fitting) < len(pairs):
+        print(f"left out {len(pairs) - len(fitting)} of {len(pairs)} pairs: longer than {recipe.max_positions} tokens")
+    return fitting
+
+
+def _batches(pairs: Pairs, tokenizer: Tokenizer, recipe: Recipe) -> Batches:
+    return Batches(_ids(pairs, tokenizer), recipe.tokens, SPECIAL.index("<pad>"), recipe.seed)
 
 
 def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoint, ModelCheckpoint]:
@@ -169,13 +187,15 @@ def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoin
     return last, best
 
 
-def _same_recipe(path: Path, recipe: Recipe) -> None:
-    if path.exists():
+def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool) -> None:
+    """Keeps what the run is made of, recipe and data; refuses to go on with something else."""
+    now = {**asdict(recipe), "data": hashlib.sha256(json.dumps(pairs).encode()).hexdigest()}
+    if begun and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [f"{name}={before.get(name)!r}" for name, value in asdict(recipe).items() if before.get(name) != value]
+        changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
         if changed:
             raise ValueError(f"{path.parent} was begun with {', '.join(changed)}; go on with that or choose another folder")
-    checkpoint.write(path, lambda place: place.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8"))
+    checkpoint.write(path, lambda place: place.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8"))
 
 
 def _average(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -32,8 +32,8 @@ class TransformerConfig:
         sizes = ("vocab_size", "embed_dim", "num_heads", "feedforward_dim", "max_positions")
         tokens = ("pad_token_id", "bos_token_id", "eos_token_id")
         layers = ("num_encoder_layers", "num_decoder_layers")
-        bounds = {name: (1, 2**31) for name in sizes} | {name: (0, self.vocab_size - 1) for name in tokens}
-        for name, (low, high) in (bounds | {name: (1, 1000) for name in layers}).items():
+        bounds = dict.fromkeys(sizes, (1, 2**31)) | dict.fromkeys(layers, (1, 1000))
+        for name, (low, high) in (bounds | dict.fromkeys(tokens, (0, self.vocab_size - 1))).items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name}: expected an integer from {low} to {high}; got {value!r}")
