@@ -164,16 +164,7 @@ class MultiHeadAttention(nn.Module):
             if x.dim() < 2 or x.shape[-1] != width:
                 raise ValueError(f"{name}: expected (*batch, length, {width}); got {tuple(x.shape)}")
         q = self.q_norm(self._heads(self.q_proj(query), self.head_dim))
-        if isinstance(cache, Cross) and cache.key is not None and cache.value is not None:
-            k, v = cache.key, cache.value
-        else:
-            k = self.k_norm(self._heads(self.k_proj(key), self.head_dim))
-            v = self._heads(self.v_proj(value), self.value_dim)
-            before = cache.length if isinstance(cache, Growing) else 0
-            if self.position is not None:
-                k = self.position.rotate(k, torch.arange(before, before + k.shape[-2], device=k.device))
-            if isinstance(cache, Growing):
-                k, v = cache.with_new(k, v)
+        k, v = self._keys_and_values(key, value, cache)
         if self.position is not None:
             q = self.position.rotate(q, torch.arange(k.shape[-2] - q.shape[-2], k.shape[-2], device=q.device))
         dropout = self.dropout if self.training else 0.0
@@ -196,6 +187,17 @@ class MultiHeadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
+
+    def _keys_and_values(self, key: Tensor, value: Tensor, cache: Growing | Cross | None) -> tuple[Tensor, Tensor]:
+        """Split into heads and turned to their positions; those that the cache holds are not projected again."""
+        if isinstance(cache, Cross) and cache.key is not None and cache.value is not None:
+            return cache.key, cache.value
+        k = self.k_norm(self._heads(self.k_proj(key), self.head_dim))
+        v = self._heads(self.v_proj(value), self.value_dim)
+        before = cache.length if isinstance(cache, Growing) else 0
+        if self.position is not None:
+            k = self.position.rotate(k, torch.arange(before, before + k.shape[-2], device=k.device))
+        return cache.with_new(k, v) if isinstance(cache, Growing) else (k, v)
 
     def _heads(self, x: Tensor, width: int) -> Tensor:
         # The count is read off the tensor, so that a process may hold some of the heads.
