@@ -124,7 +124,10 @@ def train(
         from headwise.tasks.training import train as fit
 
         recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))
-        fit(_found(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+        try:
+            fit(_found(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+        except SystemExit:  # lightning's answer to SIGINT and SIGTERM
+            _fail("training was interrupted: the same command goes on where it stopped")
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
 
 

@@ -33,13 +33,13 @@ def numbers(tmp_path_factory) -> Path:
     return folder
 
 
-def command(data: Path, out: Path, **settings: object) -> list[str]:
+def command(data: Path, out: Path, epochs: int = 3, **settings: object) -> list[str]:
     recipe = {"vocab_size": 80, "embed_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 32, "tokens": 60,
               "warmup_steps": 40, "average": 2, **settings}  # fmt: skip
     chosen = [word for name, value in recipe.items() for word in ("--set", f"{name}={value}")]
     executable = str(Path(sys.executable).parent / "headwise")
     paths = ["--data", str(data), "--out", str(out)]
-    return [executable, "train", "translate", *paths, "--epochs", "3", "--checkpoint-every", "5", *chosen]
+    return [executable, "train", "translate", *paths, "--epochs", str(epochs), "--checkpoint-every", "5", *chosen]
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:
@@ -85,6 +85,20 @@ def test_killed_and_resumed_is_unbroken(numbers, tmp_path):
     assert not different, f"killed at steps {kills}: {different}"
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (broken / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_says_how_to_go_on(numbers, tmp_path, how):
+    process = subprocess.Popen(
+        command(numbers, tmp_path, epochs=9), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(how)
+    assert "the same command goes on" in process.communicate()[1]
+    assert process.returncode == 1
 
 
 @pytest.mark.slow
