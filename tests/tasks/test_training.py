@@ -88,27 +88,27 @@ def test_killed_and_resumed_is_unbroken(numbers, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_says_how_to_go_on(numbers, tmp_path, how):
+def test_an_interruption_says_how_to_go_on(numbers, tmp_path):
+    """SIGTERM; SIGINT takes the same way, but a test run in the background would hand its children a deaf ear."""
     process = subprocess.Popen(
         command(numbers, tmp_path, epochs=9), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     while not (tmp_path / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(how)
+    process.send_signal(signal.SIGTERM)
     assert "the same command goes on" in process.communicate()[1]
     assert process.returncode == 1
 
 
 @pytest.mark.slow
 def test_it_learns_and_another_recipe_is_not_mixed_in(numbers, tmp_path):
-    larger = {"embed_dim": 32, "lr_scale": 1.0, "dropout": 0.0}
-    trained = subprocess.run(command(numbers, tmp_path, **larger), check=True, capture_output=True, text=True)
+    larger = {"embed_dim": 32, "dropout": 0.0}
+    trained = subprocess.run(command(numbers, tmp_path, epochs=8, **larger), check=True, capture_output=True, text=True)
     lines = [line.split() for line in trained.stdout.splitlines() if line.startswith("epoch ")]
     losses = [float(line[line.index("valid_loss") + 1]) for line in lines]
-    assert len(losses) == 3
-    assert losses[2] < losses[1] < losses[0]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0] - 0.5
     assert (tmp_path / "log" / "version_0" / "metrics.csv").read_text().count("\n") > 3
     assert Translator.load(tmp_path).script == "LATIN"
     other = subprocess.run(command(numbers, tmp_path, **larger | {"seed": 1}), capture_output=True, text=True)
