@@ -10,7 +10,7 @@ CHECKED := --jaxtyping-packages=headwise,beartype.beartype
 look: .venv/look font
 	$(BIN)/headwise look --out look.png
 
-# Shapes are executed in the first session; messages and torch.compile are tested without the hook in the second.
+# Messages and torch.compile are tested without the shape hook; everything else with shapes executed.
 test: .venv/test font
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

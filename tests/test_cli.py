@@ -58,8 +58,8 @@ def test_run_prints_a_line_for_every_line_and_nothing_else(folder):
         ("", "empty"),
         ("   ", "empty"),
         ("tree " * 99, "at most 23"),
-        ("Том любит море.", "reads Latin script; this is Cyrillic"),
-        ("汤姆喜欢海。", "reads Latin script; this is Cjk"),
+        ("Том любит море.", "reads LATIN script; this is CYRILLIC"),
+        ("汤姆喜欢海。", "reads LATIN script; this is CJK"),
         ("123 !?", "no letters"),
     ],
     ids=["empty", "blank", "long", "cyrillic", "chinese", "no letters"],
@@ -68,8 +68,15 @@ def test_bad_sentences_get_one_sentence(folder, command, sentence, words):
     assert words in refused(headwise(*command, sentence, "--model", folder))
 
 
-def test_run_names_the_line(folder):
-    assert "line 2: " in refused(headwise("run", "translate", "--model", folder, input="The tree.\nдерево\n"))
+def test_a_line_that_cannot_be_read_stays_empty_and_is_named(folder):
+    result = headwise("run", "translate", "--model", folder, input="The tree.\nдерево\n\nThe sea.\n")
+    printed = result.stdout.split("\n")
+    assert [bool(line) for line in printed[1:3]] == [False, False]
+    assert printed[0] == Translator.load(folder).translate(["The tree."])[0]
+    assert len(printed) == 4 + 1
+    assert result.exit_code == 1
+    assert result.stderr.startswith("headwise: line 2: the model reads LATIN script")
+    assert result.stderr.count("\n") == 1
 
 
 def test_files_that_are_no_model_get_one_sentence(folder, tmp_path):
@@ -109,6 +116,8 @@ def test_train_names_what_is_wrong(tmp_path):
     assert "no width in the recipe" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "width=3"))
     assert "embed_dim" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "embed_dim=wide"))
     assert "train.tsv" in refused(headwise("train", "translate", "--data", tmp_path, "--out", tmp_path / "out"))
+    assert "no folder" in refused(headwise("train", "translate", "--data", tmp_path / "none", "--out", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shipped_model_is_small_and_translates():

@@ -25,6 +25,9 @@ EXAMPLE = "Tom is taller than his mother."
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Multi-head attention: train it, look into it, teach it.")
 
 
+RECIPE = ", ".join(f"{name}={value}" for name, value in asdict(Recipe()).items())
+
+
 class Task(StrEnum):
     TRANSLATE = "translate"
 
@@ -76,18 +79,17 @@ def run(
     beams: BeamsOption = 4,
     length_penalty: PenaltyOption = 0.6,
 ) -> None:
-    """Print one output line per input line, and nothing else."""
+    """Translate: one output line per input line, and nothing else; an empty one for a line that cannot be read."""
     with _one_sentence():
         lines = sentences or [line.rstrip("\r\n") for line in _stdin()]
         translator = Translator.load(model)
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                with _at(f"line {number}: " if len(lines) > 1 else ""):
-                    translator.check(line)
-            elif sentences:
-                raise ValueError("the sentence is empty")
-        for translation in translator.translate(lines, Search(beams, length_penalty)):
-            typer.echo(translation)
+        wrong = _wrong(translator, lines, blank_is_wrong=bool(sentences))
+        readable = ["" if number in wrong else line for number, line in enumerate(lines, start=1)]
+        if len(wrong) < len(lines):
+            for translation in translator.translate(readable, Search(beams, length_penalty)):
+                typer.echo(translation)
+        if wrong:
+            _fail("; ".join(f"line {number}: {why}" if len(lines) > 1 else why for number, why in wrong.items()))
 
 
 @app.command()
@@ -116,7 +118,7 @@ def train(
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better BLEU on valid.")] = 5,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value in the recipe, e.g. seed=1.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=f"Another value in the recipe: {RECIPE}.")
     ] = None,
 ) -> None:
     """Train a model; interrupted, the same command goes on where it stopped."""
@@ -129,6 +131,18 @@ def train(
         except SystemExit:  # lightning's answer to SIGINT and SIGTERM
             _fail("training was interrupted: the same command goes on where it stopped")
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
+
+
+def _wrong(translator: Translator, lines: list[str], blank_is_wrong: bool) -> dict[int, str]:
+    """The numbers, from 1, of the lines that the model cannot read, and why."""
+    wrong = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip() or blank_is_wrong:
+                translator.check(line)
+        except ValueError as error:
+            wrong[number] = str(error)
+    return wrong
 
 
 def _settings(settings: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -147,8 +161,10 @@ def _settings(settings: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
 
 def _found(data: Path) -> Path:
     """The folder itself, or the one of that name among the user's data sets."""
-    named = Path(os.environ.get("HEADWISE_DATA", "")) / data
-    return named if not data.is_dir() and named.is_dir() else data
+    for folder in (data, Path(os.environ.get("HEADWISE_DATA", "")) / data):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"--data: no folder {data}, and none of that name in $HEADWISE_DATA")
 
 
 @contextmanager
@@ -167,15 +183,7 @@ def _extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        _fail(f"this command needs {error.name}: pip install 'headwise[{name}]'")
-
-
-@contextmanager
-def _at(place: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from error
+        _fail(f"this command needs {error.name}: pip install -c constraints.txt -e '.[{name}]' in the project's folder")
 
 
 def _fail(message: str) -> NoReturn:

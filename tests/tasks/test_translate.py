@@ -51,8 +51,8 @@ def test_check_lets_sentences_pass(translator):
         ("", "the sentence is empty"),
         (" \t\u3000", "the sentence is empty"),
         ("I " * 13, "the sentence has 14 tokens, and the model reads at most 13: cut it into sentences"),
-        ("我读3本书。", "the model reads Latin script; this is Cjk: '我读3本书。'"),
-        ("Привет", "the model reads Latin script; this is Cyrillic: 'Привет'"),
+        ("我读3本书。", "the model reads LATIN script; this is CJK: '我读3本书。'"),
+        ("Привет", "the model reads LATIN script; this is CYRILLIC: 'Привет'"),
         ("123 + 4?", "the sentence has no letters: '123 + 4?'"),
     ],
 )

@@ -32,7 +32,7 @@ class Scores:
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
 
-        head_h = Attention(x W_h^Q, y W_h^K, z W_h^V)            Attention(Q, K, V) = softmax(scale Q K^T) V
+        head_h = Attention(query W_h^Q, key W_h^K, value W_h^V)  Attention(Q, K, V) = softmax(scale Q K^T) V
         output = Concat(head_1, ..., head_H) W^O + b             = sum_h head_h W_h^O + b
 
     ``q_proj.weight`` stacks the W_h^Q, transposed, head after head (likewise k_proj, v_proj); head h reads columns
@@ -46,8 +46,9 @@ class MultiHeadAttention(nn.Module):
     qk_norm: makes the norm of queries and of keys from their width, e.g. nn.RMSNorm, applied before any rotation.
     scores: ``Scores``. dropout: on the weights, in training.
 
-    torch.nn.MultiheadAttention differs: its masks say True = drop, an empty row is nan, and its projections are one fused
-    parameter; see hw.attend for what holds here.
+    Raises ValueError where widths, heads or names do not fit. A query that may attend to nothing gets zero from every head, so
+    the output there is b. torch.nn.MultiheadAttention differs: its masks say True = drop, an empty row is nan, and its
+    projections are one fused parameter.
     """
 
     q_proj: nn.Linear

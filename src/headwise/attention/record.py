@@ -1,4 +1,4 @@
-"""What a call of attention leaves behind when somebody looks: the one record that observers, adapters and pictures share."""
+"""What a call of attention leaves behind when somebody looks: the one record that observers, statistics and pictures share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""torch's fused kernels: exact without the whole matrix of weights, in float16 and bfloat16 at their full speed."""
+"""torch's fused kernels: exact without the whole matrix of weights, in float16 and bfloat16 at their full speed.
+
+Masks without a flag of their own are given whole. Away from the CPU the log-sum-exp costs the whole matrix of scores.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What surrounds attention in published models: residuals and norms, feed-forward, embeddings, encoder and decoder layers."""
+"""What surrounds attention in published models: residuals and norms, feed-forward, positions, encoder and decoder layers."""

@@ -1,4 +1,4 @@
-"""Embeddings of tokens and positions."""
+"""Positions that are added to embeddings."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ def _heads(call: Recorded, numbers: HeadStatistics, keys: list[str]) -> list[Hea
 
 
 def _seems(at: dict[str, float | None], p: Tensor, uniform: float, keys: list[str]) -> str:
-    """Where most of the weight goes, if half or a third of it goes to one place; otherwise how it is spread."""
+    """The place where half of the weight goes; else, across two sequences, how well the head aligns them; else the place
+    or key where a third of it goes ("partly"); else whether it spreads over nearly everything allowed, or is mixed."""
     places = {
         "previous token": at["previous"],
         "next token": at["next"],

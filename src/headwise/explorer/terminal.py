@@ -12,6 +12,11 @@ from rich.text import Text
 from headwise.explorer.look import Look, Step
 
 SHADES = " ░▒▓█"
+LEGEND = (
+    "Means over queries. Entropy in nats: 0 = one key. Distance in keys. Alignment in nats: what the query tells about the key "
+    "looked at (mutual information). First: the share of the first key. Partly = a third of the weight or more; "
+    "spreads = nearly even. ★ = aligns best."
+)
 
 
 def show(look: Look, console: Console) -> None:
@@ -19,7 +24,7 @@ def show(look: Look, console: Console) -> None:
     console.print(Text(look.sentence, "dim"), Text("→", "dim"), Text(look.translation, "bold"))
     console.print()
     console.print(_table(look))
-    console.print(Text("Entropy in nats, distance in keys (mean), first key: its share of the weight.", "dim"))
+    console.print(Text(LEGEND, "dim"))
     layer, head = look.layers[look.best_layer], look.layers[look.best_layer].heads[look.best_head]
     console.print()
     console.print(
@@ -44,7 +49,7 @@ def _table(look: Look) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("attention", "layer", "head"):
         table.add_column(name, no_wrap=True)
-    for name in ("entropy", "distance", "first key"):
+    for name in ("entropy", "distance", "alignment", "first"):
         table.add_column(name, justify="right")
     table.add_column("seems to look at", no_wrap=True)
     for kind, layers in groupby(look.layers, key=lambda layer: layer.kind):
@@ -52,9 +57,9 @@ def _table(look: Look) -> Table:
             for h, head in enumerate(layer.heads):
                 chosen = layer is look.layers[look.best_layer] and h == look.best_head
                 distance = "–" if head.distance is None else f"{head.distance:.2f}"
-                numbers = (f"{head.entropy:.2f}", distance, f"{head.first:.0%}")
+                numbers = (f"{head.entropy:.2f}", distance, f"{head.alignment:.2f}", f"{head.first:.0%}")
                 place = (kind if number == h == 0 else "", str(number) if h == 0 else "", str(h))
-                seems = f"{head.seems} (best aligning)" if chosen else head.seems
+                seems = f"{head.seems} ★" if chosen else head.seems
                 last = h == len(layer.heads) - 1
                 table.add_row(*place, *numbers, seems, style="bold green" if chosen else None, end_section=last)
     return table

@@ -86,7 +86,7 @@ class Record(Mapping[str, Calls]):
 
     def __getitem__(self, address: str) -> Calls:
         if address not in self._calls:
-            raise KeyError(f"no call recorded at {address!r}; recorded are {', '.join(self._calls) or 'none'}")
+            raise KeyError(f"no call recorded at {address!r}; recorded are {', '.join(map(repr, self._calls)) or 'none'}")
         return self._calls[address]
 
     def __iter__(self) -> Iterator[str]:

@@ -28,11 +28,11 @@ sacreBLEU signature: `{signature}`
 
 ## How it was trained
 
-`headwise train translate --data {data} --epochs {epochs}{settings}`
+`headwise train translate --data {data} --epochs {epochs} --patience {patience}{settings}`
 
-{pairs:,} pairs, {epochs_run} epochs, seed {seed}, batches of about {tokens} tokens, dropout {dropout}, label smoothing
-{label_smoothing}, Adam (0.9, 0.98), inverse-square-root schedule with {warmup_steps} warm-up steps; the weights are the mean of
-the {average} epochs that scored best on valid (greedy).
+{pairs:,} pairs, epochs: {epochs_run}, seed {seed}, batches of about {tokens} tokens, dropout {dropout}, label smoothing
+{label_smoothing}, Adam (0.9, 0.98), inverse-square-root schedule with {warmup_steps} warm-up steps; the weights are the mean
+of those after the best epochs on valid (greedy): {averaged} of them.
 
 ## What it cannot do
 
@@ -45,8 +45,8 @@ data hold, the errors too.
 """
 
 
-def write_card(translator: Translator, data: Path, recipe: Recipe, epochs: int, epochs_run: int, pairs: int) -> str:
-    """The card as Markdown, with scores measured now."""
+def write_card(translator: Translator, data: Path, recipe: Recipe, **run: int) -> str:
+    """The card as Markdown, with scores measured now. run: pairs, epochs, patience, epochs_run, averaged."""
     sources, references = zip(*read_pairs(data, "valid"), strict=True)
     beam, greedy = (score(translator.translate(sources, how), references) for how in (Search(), Search(beams=1)))
     defaults = asdict(Recipe())
@@ -63,10 +63,8 @@ def write_card(translator: Translator, data: Path, recipe: Recipe, epochs: int, 
         greedy_interval=greedy.interval,
         signature=beam.signature,
         data=data.name,
-        epochs=epochs,
-        epochs_run=epochs_run,
+        **run,
         settings=settings,
-        pairs=pairs,
         about=readme.read_text(encoding="utf-8").replace("\n#", "\n###").lstrip("# ")
         if readme.is_file()
         else f"{data.name}: none given.",

@@ -12,7 +12,8 @@ class Recipe:
     """Two runs of one recipe, on one machine and the same data, are equal.
 
     lr(step) = lr_scale * embed_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5). tokens: about how many tokens of
-    both sides are in a batch. average: how many of the best epochs on valid are averaged at the end.
+    both sides are in a batch. average: how many of the best epochs on valid are averaged at the
+    end. vocab_size: at least every character of the data gets a token, also where that makes more.
     """
 
     seed: int = 0

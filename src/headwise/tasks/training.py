@@ -92,13 +92,14 @@ def train(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # lightning 2.6 with torch 2.13
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # a run that goes on
     lightning.seed_everything(recipe.seed, verbose=False)
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
-    out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer((side for pair in train_pairs for side in pair), recipe.vocab_size)
     train_pairs, valid_pairs = (_fitting(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
     model = Transformer(model_config(recipe, tokenizer))
     resume = out / "checkpoints" / "last.ckpt"
+    out.mkdir(parents=True, exist_ok=True)
     _same_run(out / "recipe.json", recipe, [*train_pairs, *valid_pairs], begun=resume.exists())
     batches, valid_batches = (_batches(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
     last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
@@ -124,7 +125,8 @@ def train(
     model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
     Translator(model, tokenizer, main_script(source for source, _ in train_pairs)).save(out)
     trained = Translator.load(out)  # as stored: what the card says is measured on what a user gets
-    card = write_card(trained, data, recipe, epochs, trainer.current_epoch, len(train_pairs))
+    run = {"epochs": epochs, "patience": patience, "epochs_run": trainer.current_epoch, "averaged": len(best.best_k_models)}
+    card = write_card(trained, data, recipe, pairs=len(train_pairs), **run)
     checkpoint.write(out / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
     return trained
 

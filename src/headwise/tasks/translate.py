@@ -101,7 +101,7 @@ class Translator:
             raise ValueError(f"the sentence has {length} tokens, and the model reads at most {most}: cut it into sentences")
         script = main_script([sentence])
         if self.script and script and script != self.script:
-            raise ValueError(f"the model reads {self.script.title()} script; this is {script.title()}: {sentence[:40]!r}")
+            raise ValueError(f"the model reads {self.script} script; this is {script}: {sentence[:40]!r}")
         if not script:
             raise ValueError(f"the sentence has no letters: {sentence[:40]!r}")
 
