@@ -77,6 +77,7 @@ def test_a_line_that_cannot_be_read_stays_empty_and_is_named(folder):
     assert result.exit_code == 1
     assert result.stderr.startswith("headwise: line 2: the model reads LATIN script")
     assert result.stderr.count("\n") == 1
+    assert headwise("run", "translate", "дерево", "море", "--model", folder).stdout == "\n\n"
 
 
 def test_files_that_are_no_model_get_one_sentence(folder, tmp_path):

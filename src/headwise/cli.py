@@ -85,7 +85,7 @@ def run(
         translator = Translator.load(model)
         wrong = _wrong(translator, lines, blank_is_wrong=bool(sentences))
         readable = ["" if number in wrong else line for number, line in enumerate(lines, start=1)]
-        if len(wrong) < len(lines):
+        if len(lines) > 1 or not wrong:
             for translation in translator.translate(readable, Search(beams, length_penalty)):
                 typer.echo(translation)
         if wrong:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.record import Recorded
 from headwise.insight.observe import attention_modules, observe
-from headwise.insight.statistics import HeadStatistics, statistics
+from headwise.insight.statistics import MEANS, HeadStatistics, statistics
 from headwise.tasks.tokens import SPACE
 from headwise.tasks.translate import Search, Translator, search
 
@@ -114,11 +114,7 @@ def _heads(call: Recorded, numbers: HeadStatistics, keys: list[str]) -> list[Hea
     uniform = call.allowed()[0].sum(-1).log().mean(-1)  # the entropy of looking at everything alike
     heads = []
     for h, p in enumerate(weights):
-        at = {
-            name: None if number is None else number[h].item()
-            for name in ("entropy", "alignment", "first", "previous", "own", "next", "distance")
-            for number in [getattr(numbers, name)]
-        }
+        at = {name: None if (number := getattr(numbers, name)) is None else number[h].item() for name in MEANS}
         last = p[:, -1].mean().item()
         seems = _seems(at, p, uniform[h].item(), keys)
         heads.append(
