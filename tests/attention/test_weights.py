@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import headwise as hw
-from headwise.attention.masks import Mask, Select, Tile
+from headwise.attention.masks import Mask
+from headwise.attention.tiles import Select, Tile
 
 BATCH, HEADS, KV_HEADS, QUERY_LEN, KEY_LEN, HEAD_DIM = 5, 6, 3, 11, 13, 7
 STAGES = ("product", "capped", "masked", "weights")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from headwise.blocks.embeddings import sinusoids
+from headwise.attention.positions import sinusoids
 from headwise.models.transformer import Transformer, TransformerConfig
 
 BATCH, SOURCE, TARGET = 3, 7, 5

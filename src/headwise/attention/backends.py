@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from headwise.attention import formula, sdpa
+from headwise.attention import blocks, formula, sdpa
 from headwise.attention.formula import Call
 
 
 @dataclass(frozen=True)
 class Backend:
-    """``refuse(call, lse_gradient)`` says why it cannot evaluate a call, or None; ``attend(call, lse)`` evaluates it."""
+    """``refuse(call)`` says why it cannot evaluate a call, ``slower(call)`` why it would not be the fastest, each a sentence
+    or None; ``attend(call, lse)`` evaluates it."""
 
     name: str
-    refuse: Callable[[Call, bool], str | None]
+    refuse: Callable[[Call], str | None]
+    slower: Callable[[Call], str | None]
     attend: Callable[[Call, bool], tuple[Tensor, Tensor | None]]
 
 
@@ -28,30 +30,34 @@ class Choice:
     refused: dict[str, str]
 
 
+def _never(call: Call) -> None:
+    return None
+
+
 FASTEST_FIRST = (
-    Backend("sdpa", sdpa.refuse, sdpa.attend),
-    Backend("formula", lambda call, lse_gradient: None, formula.attend),
+    Backend("blocks", blocks.refuse, blocks.slower, blocks.attend),
+    Backend("sdpa", sdpa.refuse, _never, sdpa.attend),
+    Backend("formula", _never, _never, formula.attend),
 )
 backends = tuple(backend.name for backend in reversed(FASTEST_FIRST))
 
 
-def choose(call: Call, name: str | None = None, lse_gradient: bool = False) -> Backend:
+def choose(call: Call, name: str | None = None) -> Backend:
     """The fastest backend that is exact for the call, or the one named, or an error saying why it cannot."""
-    if name is not None and name not in backends:
+    if name is None:
+        return next(backend for backend in FASTEST_FIRST if not backend.refuse(call) and not backend.slower(call))
+    named = [backend for backend in FASTEST_FIRST if backend.name == name]
+    if not named:
         raise ValueError(f"backend: expected one of {', '.join(backends)}; got {name!r}")
-    for backend in FASTEST_FIRST:
-        if name in (None, backend.name):
-            reason = backend.refuse(call, lse_gradient)
-            if reason is None:
-                return backend
-            if name is not None:
-                raise ValueError(f"backend {name!r} cannot evaluate this call: {reason}")
-    raise AssertionError("the formula takes every call")
+    reason = named[0].refuse(call)
+    if reason is not None:
+        raise ValueError(f"backend {name!r} cannot evaluate this call: {reason}")
+    return named[0]
 
 
-def explain(call: Call, name: str | None = None, lse_gradient: bool = False) -> Choice:
+def explain(call: Call, name: str | None = None) -> Choice:
     """What ``choose`` takes, as data."""
-    chosen = choose(call, name, lse_gradient)
+    chosen = choose(call, name)
     faster = FASTEST_FIRST[: FASTEST_FIRST.index(chosen)]
-    reasons = {backend.name: backend.refuse(call, lse_gradient) or f"{chosen.name!r} was asked for" for backend in faster}
+    reasons = {each.name: each.refuse(call) or each.slower(call) or f"{chosen.name!r} was asked for" for each in faster}
     return Choice(chosen.name, reasons)

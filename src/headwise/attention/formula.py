@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headwise.attention.masks import Mask, Select, Tile, select
+from headwise.attention.masks import Mask
+from headwise.attention.positions import Bias
+from headwise.attention.tiles import Select, Tile, fitting
 
 Stage = Literal["product", "capped", "masked", "weights"]
 
@@ -30,20 +32,22 @@ class Call:
     """One call of attention: the tensors and the rules. The neutral record that everything else is computed from.
 
     query (*batch, heads, query_len, head_dim); key (*batch, kv_heads, key_len, head_dim);
-    value (*batch, kv_heads, key_len, value_dim); bias broadcastable to (*batch, heads, query_len, key_len); sinks (heads,).
-    ``same_sequence``: queries and keys are positions of one sequence (self-attention), so that distances make sense.
+    value (*batch, kv_heads, key_len, value_dim); sinks (heads,). ``same_sequence``: queries and keys are positions of one
+    sequence (self-attention), so that distances make sense. ``positions``: where the queries stand, (query_len,), if a cache
+    says so.
     """
 
     query: Float[Tensor, "*batch heads query_len head_dim"]
     key: Float[Tensor, "*batch kv_heads key_len head_dim"]
     value: Float[Tensor, "*batch kv_heads key_len value_dim"]
     mask: Mask | None
-    bias: Tensor | None
+    bias: Bias | None
     scale: float
     softcap: float | None
     sinks: Tensor | None
     dropout: float = 0.0
     same_sequence: bool = False
+    positions: Int[Tensor, " query_len"] | None = None
 
     def tile(self, rows: Select | None = None, columns: Select | None = None) -> Tile:
         """The rows and columns given (None = all) of this call's score matrix."""
@@ -51,7 +55,14 @@ class Call:
             if not isinstance(chosen, slice | Tensor | None):
                 raise ValueError(f"{name}: expected a slice or a tensor of indices; got {chosen!r}")
         rows, columns = (slice(None) if chosen is None else chosen for chosen in (rows, columns))
-        return Tile(self.query.shape[-2], self.key.shape[-2], rows, columns, self.query.device, self.query.dim() - 3)
+        query_len, key_len, batch_dims = self.query.shape[-2], self.key.shape[-2], self.query.dim() - 3
+        return Tile(query_len, key_len, rows, columns, self.query.device, batch_dims, self.positions)
+
+    def added(self, tile: Tile) -> Tensor | None:
+        """The bias of a tile, broadcastable to (*batch, heads, rows, columns)."""
+        if self.bias is None:
+            return None
+        return self.bias.added(tile, self.query[..., tile.rows, :], self.key[..., tile.columns, :], self.scale)
 
 
 def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*batch heads rows columns"]:
@@ -68,8 +79,9 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
         s = call.softcap * torch.tanh(s / call.softcap)
     if stage == "capped":
         return s
-    if call.bias is not None:
-        s = s + fitting("bias", select("bias", call.bias, tile), s.shape).to(wide)
+    bias = call.added(tile)
+    if bias is not None:
+        s = s + fitting("bias", bias, s.shape).to(wide)
     if call.mask is not None:
         s = s.masked_fill(~fitting("mask", call.mask.allows(tile), s.shape), -torch.inf)
     return s
@@ -80,19 +92,10 @@ def allowed(call: Call, tile: Tile) -> Bool[Tensor, "*batch heads rows columns"]
     pairs = torch.ones((), dtype=torch.bool, device=call.query.device)
     if call.mask is not None:
         pairs = pairs & call.mask.allows(tile)
-    if call.bias is not None:
-        pairs = pairs & (select("bias", call.bias, tile) > -torch.inf)
+    bias = call.added(tile)
+    if bias is not None:
+        pairs = pairs & (bias > -torch.inf)
     return pairs.expand(*call.query.shape[:-2], tile.num_rows, tile.num_columns)
-
-
-def fitting(what: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-    """A mask or bias, if it broadcasts to the shape of the scores."""
-    if tensor.dim() > len(shape) or any(m not in (1, n) for m, n in zip(tensor.shape[::-1], shape[::-1], strict=False)):
-        raise ValueError(
-            f"{what}: expected a shape that broadcasts to (*batch, heads, query_len, key_len) = {tuple(shape)}; "
-            f"got {tuple(tensor.shape)}. One {what} per sequence, (batch, query_len, key_len), goes in as {what}[:, None]"
-        )
-    return tensor
 
 
 def softmax(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from math import inf, isfinite
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headwise.attention import formula, masks
 from headwise.attention.backends import Choice, choose, explain
 from headwise.attention.formula import Call, Stage
-from headwise.attention.masks import Mask, Select
+from headwise.attention.masks import Mask
+from headwise.attention.positions import Bias, as_bias
+from headwise.attention.tiles import Select
 
 
 def attend(
@@ -20,7 +21,7 @@ def attend(
     value: Float[Tensor, "*batch kv_heads key_len value_dim"],
     *,
     mask: Mask | Tensor | None = None,
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -30,7 +31,8 @@ def attend(
     """y_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j over the keys that the mask allows.
 
     mask: a rule of hw.masks, or a bool tensor broadcastable to (*batch, heads, query_len, key_len), True = may attend.
-    bias: a float tensor broadcastable likewise, added to the scaled (and capped) scores; -inf forbids.
+    bias: a rule of hw.positions, or a float tensor broadcastable likewise, added to the scaled (and capped) scores; -inf
+    forbids.
     scale: defaults to 1 / sqrt(head_dim). softcap: s becomes softcap * tanh(s / softcap). sinks: (heads,) scores that join
     the denominator alone. dropout: the share of weights dropped, whoever calls (a module passes 0 in eval).
     backend: None = the fastest that is exact for this call; one of hw.backends = that one, or an error saying why not.
@@ -48,7 +50,7 @@ def attend_with_lse(
     value: Float[Tensor, "*batch kv_heads key_len value_dim"],
     *,
     mask: Mask | Tensor | None = None,
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -58,7 +60,7 @@ def attend_with_lse(
     """As ``attend``, with lse_i = log sum_j exp s_ij: natural log, at least float32, sinks included,
     -inf for an empty row (with a sink no row is empty)."""
     call = make_call(query, key, value, mask, bias, scale, softcap, sinks, dropout)
-    output, lse = choose(call, backend, _needs_gradient(call)).attend(call, True)
+    output, lse = choose(call, backend).attend(call, True)
     assert lse is not None
     return output, lse
 
@@ -68,7 +70,7 @@ def attention_weights(
     key: Float[Tensor, "*batch kv_heads key_len head_dim"],
     *,
     mask: Mask | Tensor | None = None,
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -92,7 +94,7 @@ def which_backend(
     value: Tensor,
     *,
     mask: Mask | Tensor | None = None,
-    bias: Tensor | None = None,
+    bias: Bias | Tensor | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -108,12 +110,13 @@ def make_call(
     key: Tensor,
     value: Tensor,
     mask: Mask | Tensor | None,
-    bias: Tensor | None,
+    bias: Bias | Tensor | None,
     scale: float | None,
     softcap: float | None,
     sinks: Tensor | None,
     dropout: float,
     same_sequence: bool = False,
+    positions: Tensor | None = None,
 ) -> Call:
     """Checks the arguments of one call and puts them together."""
     _check_shapes(query, key, value)
@@ -123,10 +126,7 @@ def make_call(
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise ValueError(f"query, key and value must have one floating dtype; got {query.dtype}, {key.dtype} and {value.dtype}")
     mask = None if mask is None else masks.as_rule(mask)
-    if bias is not None and not (isinstance(bias, Tensor) and bias.is_floating_point()):
-        raise ValueError(
-            f"bias: expected a float tensor, added to the scores; got {masks.kind(bias)}. A bool tensor goes in as mask="
-        )
+    bias = None if bias is None else as_bias(bias)
     if sinks is not None and sinks.shape != query.shape[-3:-2]:
         raise ValueError(f"sinks: expected one number per head, ({query.shape[-3]},); got {tuple(sinks.shape)}")
     if softcap is not None and not 0 < softcap < inf:
@@ -136,7 +136,7 @@ def make_call(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a share in [0, 1); got {dropout}")
     how = query.shape[-1] ** -0.5 if scale is None else scale
-    return Call(query, key, value, mask, bias, how, softcap, sinks, dropout, same_sequence)
+    return Call(query, key, value, mask, bias, how, softcap, sinks, dropout, same_sequence, positions)
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -155,8 +155,3 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"heads must be a multiple of kv_heads, key and value must have as many heads: {wanted}")
     if not query.shape[:-3] == key.shape[:-3] == value.shape[:-3]:
         raise ValueError(f"query, key and value must have the same batch dimensions: {wanted}")
-
-
-def _needs_gradient(call: Call) -> bool:
-    tensors = (call.query, call.key, call.bias, call.sinks)
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)

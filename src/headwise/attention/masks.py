@@ -12,45 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-Select = slice | Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """Rows and columns of the score matrix: which queries and keys, by index, and where they stand.
-
-    ``query_len`` and ``key_len`` are those of the whole matrix; ``rows`` and ``columns`` select from it (a slice or a
-    tensor of indices); ``batch_dims`` is how many batch dimensions the matrices are stacked in.
-    """
-
-    query_len: int
-    key_len: int
-    rows: Select
-    columns: Select
-    device: torch.device
-    batch_dims: int
-
-    @property
-    def query_positions(self) -> Tensor:
-        """Position of every selected query, as a column (rows, 1)."""
-        return (torch.arange(self.query_len, device=self.device)[self.rows] + self.key_len - self.query_len)[:, None]
-
-    @property
-    def key_positions(self) -> Tensor:
-        """Position of every selected key, as a row (1, columns)."""
-        return torch.arange(self.key_len, device=self.device)[self.columns][None, :]
-
-    @property
-    def num_rows(self) -> int:
-        return self.query_positions.shape[0]
-
-    @property
-    def num_columns(self) -> int:
-        return self.key_positions.shape[1]
+from headwise.attention.tiles import Tile, kind
 
 
 class Mask(ABC):
@@ -60,9 +27,13 @@ class Mask(ABC):
     def allows(self, tile: Tile) -> Tensor:
         """Which pairs of the tile may attend: bool, broadcastable to (*batch, heads, rows, columns)."""
 
-    def lower(self, tile: Tile) -> Tensor | str | None:
-        """The whole matrix in the cheapest form a kernel takes: None (no mask), "causal" (a square triangle) or a tensor."""
-        return self.allows(tile)
+    def flag(self, tile: Tile) -> Literal["all", "causal"] | None:
+        """What the whole matrix is, where a kernel has a word for it: "all" pairs, "causal" (a square triangle), or None."""
+        return None
+
+    def reach(self, tile: Tile, size: int) -> list[range] | None:
+        """For each block of ``size`` rows of the whole matrix the keys outside which nothing is allowed; None = not known."""
+        return None
 
     def real_keys(self, tile: Tile) -> Tensor | None:
         """Which keys are no padding, (*batch, 1, 1, columns), as far as this rule says; None = all."""
@@ -94,13 +65,21 @@ class Window(Mask):
             allowed = allowed & (distance <= self.after)
         return allowed
 
-    def lower(self, tile: Tile) -> Tensor | str | None:
-        if self.before is None and self.after == 0:
-            if tile.query_len == 1:  # a decoding step: the only query stands at the last key
-                return None
-            if tile.query_len == tile.key_len:
-                return "causal"
-        return self.allows(tile)
+    def flag(self, tile: Tile) -> Literal["all", "causal"] | None:
+        if self.before is not None or self.after != 0 or tile.positions is not None or torch.compiler.is_exporting():
+            return None
+        if tile.query_len == 1:  # a decoding step: the only query stands at the last key
+            return "all"
+        return "causal" if tile.query_len == tile.key_len else None
+
+    def reach(self, tile: Tile, size: int) -> list[range] | None:
+        blocks, offset = [], tile.key_len - tile.query_len
+        for start in range(offset, tile.key_len, size):
+            last = min(start + size, tile.key_len) - 1
+            low = 0 if self.before is None else max(0, start - self.before)
+            high = tile.key_len if self.after is None else min(tile.key_len, last + self.after + 1)
+            blocks.append(range(low, high))
+        return blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +92,13 @@ class Padding(Mask):
         if self.keep.dtype == torch.bool:
             if self.keep.shape[-1] != tile.key_len:
                 raise ValueError(f"padding: keep is about {self.keep.shape[-1]} keys, but the call has {tile.key_len}")
-            return self.keep[..., tile.columns][..., None, None, :]
+            return tile.of_keys(self.keep)
         if self.keep.dim() > tile.batch_dims:
             raise ValueError(
                 f"padding: integers are lengths, (*batch,), and these are {tuple(self.keep.shape)}; "
                 "real keys go in as bools: hw.masks.padding(attention_mask.bool())"
             )
-        return tile.key_positions < self.keep[..., None, None, None]
+        return tile.key_positions < tile.of_sequences(self.keep)
 
     def real_keys(self, tile: Tile) -> Tensor | None:
         return self.allows(tile)
@@ -132,13 +111,27 @@ class Documents(Mask):
     ids: Tensor
 
     def allows(self, tile: Tile) -> Tensor:
+        self._check(tile)
+        return tile.of_queries(self.ids) == tile.of_keys(self.ids)
+
+    def reach(self, tile: Tile, size: int) -> list[range] | None:
+        if torch.compiler.is_compiling():  # the blocks depend on the values of the ids
+            return None
+        self._check(tile)
+        ids, document = torch.unique(self.ids.reshape(-1, tile.key_len), return_inverse=True)
+        position = torch.arange(tile.key_len, device=ids.device).expand_as(document)
+        bounds = []
+        for reduce in ("amin", "amax"):  # the first and the last key of every document
+            ends = position.new_zeros(len(document), len(ids)).scatter_reduce(1, document, position, reduce, include_self=False)
+            bounds.append(ends.gather(1, document)[:, tile.key_len - tile.query_len :].split(size, dim=1))
+        return [range(int(first.min()), int(last.max()) + 1) for first, last in zip(*bounds, strict=True)]
+
+    def _check(self, tile: Tile) -> None:
         if self.ids.shape[-1] != tile.key_len or tile.query_len > tile.key_len:
             raise ValueError(
                 f"documents: {self.ids.shape[-1]} ids for {tile.key_len} keys and {tile.query_len} queries; "
                 "give one id per key, and at most as many queries as keys"
             )
-        queries = self.ids[..., tile.key_len - tile.query_len :][..., tile.rows]
-        return (queries[..., :, None] == self.ids[..., tile.columns][..., None, :])[..., None, :, :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +141,7 @@ class Prefix(Mask):
     lengths: Tensor
 
     def allows(self, tile: Tile) -> Tensor:
-        return tile.key_positions < self.lengths[..., None, None, None]
+        return tile.key_positions < tile.of_sequences(self.lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +151,8 @@ class Dense(Mask):
     tensor: Tensor
 
     def allows(self, tile: Tile) -> Tensor:
-        return select("mask", self.tensor, tile)
+        tile.fits("mask", self.tensor)
+        return tile.of_pairs(self.tensor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +163,15 @@ class _Both(Mask):
     def allows(self, tile: Tile) -> Tensor:
         return self.left.allows(tile) & self.right.allows(tile)
 
-    def lower(self, tile: Tile) -> Tensor | str | None:
-        if self.left.lower(tile) is None:
-            return self.right.lower(tile)
-        if self.right.lower(tile) is None:
-            return self.left.lower(tile)
-        return self.allows(tile)
+    def flag(self, tile: Tile) -> Literal["all", "causal"] | None:
+        left, right = self.left.flag(tile), self.right.flag(tile)
+        return right if left == "all" else left if right == "all" or left == right else None
+
+    def reach(self, tile: Tile, size: int) -> list[range] | None:
+        left, right = self.left.reach(tile, size), self.right.reach(tile, size)
+        if left is None or right is None:
+            return right if left is None else left
+        return [range(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(left, right, strict=True)]
 
     def real_keys(self, tile: Tile) -> Tensor | None:
         left, right = self.left.real_keys(tile), self.right.real_keys(tile)
@@ -188,6 +185,12 @@ class _Either(Mask):
 
     def allows(self, tile: Tile) -> Tensor:
         return self.left.allows(tile) | self.right.allows(tile)
+
+    def reach(self, tile: Tile, size: int) -> list[range] | None:
+        left, right = self.left.reach(tile, size), self.right.reach(tile, size)
+        if left is None or right is None:
+            return None
+        return [range(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(left, right, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,24 +250,4 @@ def as_rule(mask: Mask | Tensor) -> Mask:
 def _checked(rule: str, tensor: Tensor, wanted: str) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         raise ValueError(f"{rule}: expected a tensor of {wanted}; got {kind(tensor)}")
-    return tensor
-
-
-def kind(x: object) -> str:
-    """What something is, for a message."""
-    return str(x.dtype) if isinstance(x, Tensor) else f"a {type(x).__name__}"
-
-
-def select(what: str, tensor: Tensor, tile: Tile) -> Tensor:
-    """The rows and columns of a tile from a tensor broadcastable to (*batch, heads, query_len, key_len)."""
-    wanted = (tile.query_len, tile.key_len)
-    if tensor.dim() < 2 or any(have not in (1, want) for have, want in zip(tensor.shape[-2:], wanted, strict=True)):
-        raise ValueError(
-            f"{what}: expected a tensor that broadcasts to (*batch, heads, query_len={wanted[0]}, key_len={wanted[1]}); "
-            f"got {tuple(tensor.shape)}. Which keys are padding is said by hw.masks.padding(keep)"
-        )
-    if tensor.shape[-2] != 1:
-        tensor = tensor[..., tile.rows, :]
-    if tensor.shape[-1] != 1:
-        tensor = tensor[..., tile.columns]
     return tensor

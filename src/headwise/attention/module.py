@@ -14,8 +14,8 @@ from headwise.attention.backends import choose
 from headwise.attention.cache import Cross, Growing
 from headwise.attention.formula import Call
 from headwise.attention.functional import make_call
-from headwise.attention.masks import Mask
-from headwise.attention.positions import Rotary
+from headwise.attention.masks import Mask, as_rule
+from headwise.attention.positions import AfterRotation, Bias, Rotary
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -67,8 +67,8 @@ class MultiHeadAttention(nn.Module):
         kdim: int | None = None,
         vdim: int | None = None,
         bias: bool | Iterable[str] = True,
-        position: Rotary | None = None,
-        qk_norm: Callable[[int], nn.Module] | None = None,
+        position: Rotary | Bias | None = None,
+        qk_norm: Callable[[int], nn.Module] | AfterRotation | None = None,
         scores: Scores | None = None,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -105,8 +105,11 @@ class MultiHeadAttention(nn.Module):
         }
         for name, (inputs, outputs) in widths.items():
             self.add_module(name, nn.Linear(inputs, outputs, name in biased, device=device, dtype=dtype))
-        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device=device, dtype=dtype)
-        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim).to(device=device, dtype=dtype)
+        self.norm_after_rotation = isinstance(qk_norm, AfterRotation)
+        norm = qk_norm.norm if isinstance(qk_norm, AfterRotation) else qk_norm
+        self.q_norm, self.k_norm = (
+            nn.Identity() if norm is None else norm(self.head_dim).to(device=device, dtype=dtype) for _ in range(2)
+        )
         self.sinks = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if self.scores.sinks else None
         self.gate = None  # set by hw.gates
         self.reset_parameters()
@@ -131,17 +134,17 @@ class MultiHeadAttention(nn.Module):
         value: Float[Tensor, "*batch key_len vdim"] | None = None,
         *,
         mask: Mask | Tensor | None = None,
-        cache: Growing | Cross | None = None,
+        cache: Growing | None = None,
     ) -> Float[Tensor, "*batch query_len embed_dim"]:
         """Attends from query to key. key=None: self-attention; value=None: value = key.
 
-        mask: a rule or a bool tensor, True = may attend. cache: ``Growing`` in self-attention, ``Cross`` in cross-attention
-        (which passes its key in every step; a filled cache does not project it again); changed in place.
+        mask: a rule or a bool tensor, True = may attend. cache: ``Growing`` or ``Fixed`` in self-attention, ``Cross`` in
+        cross-attention (which passes its key in every step; a filled cache does not project it again); changed in place.
         """
         call = self.split(query, key, value, mask, cache)
         heads = self.attend(call)
         if cache is not None:
-            cache.hold(call.key, call.value)
+            cache.hold(call.key, call.value, query.shape[-2])
         return self.out_proj(self.concatenate(heads))
 
     def split(
@@ -150,27 +153,32 @@ class MultiHeadAttention(nn.Module):
         key: Tensor | None = None,
         value: Tensor | None = None,
         mask: Mask | Tensor | None = None,
-        cache: Growing | Cross | None = None,
+        cache: Growing | None = None,
     ) -> Call:
         """Projects the inputs, splits them into heads, turns them to their positions: all that attention then needs."""
         same_sequence = key is None
-        if isinstance(cache, Cross if same_sequence else Growing):
+        if cache is not None and isinstance(cache, Cross) == same_sequence:
             raise ValueError(
-                "cache: self-attention (no key given) takes hw.cache.Growing, cross-attention hw.cache.Cross; "
+                "cache: self-attention (no key given) takes hw.cache.Growing or Fixed, cross-attention hw.cache.Cross; "
                 f"got {type(cache).__name__}"
             )
+        mask = None if mask is None else as_rule(mask)
         key = query if key is None else key
         value = key if value is None else value
         for name, x, width in (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim)):
             if x.dim() < 2 or x.shape[-1] != width:
                 raise ValueError(f"{name}: expected (*batch, length, {width}); got {tuple(x.shape)}")
-        q = self.q_norm(self._heads(self.q_proj(query), self.head_dim))
-        k, v = self._keys_and_values(key, value, cache)
-        if self.position is not None:
-            q = self.position.rotate(q, torch.arange(k.shape[-2] - q.shape[-2], k.shape[-2], device=q.device))
+        start = cache.length if same_sequence and cache is not None else 0
+        k, v = self._keys_and_values(key, value, cache, start)
+        if not same_sequence or cache is None:
+            start, positions = k.shape[-2] - query.shape[-2], None
+        else:
+            mask, positions = cache.place(mask, query.shape[-2])
+        q = self._place(self._heads(self.q_proj(query), self.head_dim), self.q_norm, start)
+        bias = self.position if isinstance(self.position, Bias) else None
         dropout = self.dropout if self.training else 0.0
         how = self.scores
-        return make_call(q, k, v, mask, None, how.scale, how.softcap, self.sinks, dropout, same_sequence)
+        return make_call(q, k, v, mask, bias, how.scale, how.softcap, self.sinks, dropout, same_sequence, positions)
 
     def attend(self, call: Call) -> Float[Tensor, "*batch num_heads query_len value_dim"]:
         """Every head's output, scaled by its gate if gates are set; observers see it here."""
@@ -189,16 +197,20 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
 
-    def _keys_and_values(self, key: Tensor, value: Tensor, cache: Growing | Cross | None) -> tuple[Tensor, Tensor]:
-        """Split into heads and turned to their positions; those that the cache holds are not projected again."""
+    def _keys_and_values(self, key: Tensor, value: Tensor, cache: Growing | None, start: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Split into heads and placed; those that the cache holds are not projected again."""
         if isinstance(cache, Cross) and cache.key is not None and cache.value is not None:
             return cache.key, cache.value
-        k = self.k_norm(self._heads(self.k_proj(key), self.head_dim))
+        k = self._place(self._heads(self.k_proj(key), self.head_dim), self.k_norm, start)
         v = self._heads(self.v_proj(value), self.value_dim)
-        before = cache.length if isinstance(cache, Growing) else 0
-        if self.position is not None:
-            k = self.position.rotate(k, torch.arange(before, before + k.shape[-2], device=k.device))
-        return cache.with_new(k, v) if isinstance(cache, Growing) else (k, v)
+        return (k, v) if cache is None else cache.with_new(k, v)
+
+    def _place(self, x: Tensor, norm: nn.Module, start: int | Tensor) -> Tensor:
+        """Queries or keys, normalised and turned to their positions, the first at ``start``."""
+        x = x if self.norm_after_rotation else norm(x)
+        if isinstance(self.position, Rotary):
+            x = self.position.rotate(x, start + torch.arange(x.shape[-2], device=x.device))
+        return norm(x) if self.norm_after_rotation else x
 
     def _heads(self, x: Tensor, width: int) -> Tensor:
         # The count is read off the tensor, so that a process may hold some of the heads.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from headwise.attention import formula
 from headwise.attention.formula import Call, Stage
-from headwise.attention.masks import Mask, Select
+from headwise.attention.masks import Mask
+from headwise.attention.tiles import Select
 
 # Called with (module, call, head outputs, lse) after every call of a module. None = nobody looks: a plain global, so that a
 # compiled graph is guarded by it and carries nothing of it.

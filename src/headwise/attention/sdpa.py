@@ -5,68 +5,60 @@ Masks without a flag of their own are given whole. Away from the CPU the log-sum
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-from headwise.attention.formula import Call, fitting, log_sum_exp, scores
-from headwise.attention.masks import select
+from headwise.attention.formula import Call, log_sum_exp, scores
+from headwise.attention.tiles import fitting
+
+BLOCK = 2**20  # scores held at a time by the backward pass below
 
 
-def refuse(call: Call, lse_gradient: bool) -> str | None:
+def refuse(call: Call) -> str | None:
     """Why no fused kernel evaluates this call exactly, or None."""
     if call.softcap is not None:
         return "the kernel knows no softcap"
-    if call.sinks is not None:
-        return "the kernel knows no sinks"
-    if call.bias is not None and call.bias.requires_grad and torch.is_grad_enabled():
-        return "the kernel has no gradient for the bias"
-    if lse_gradient:
-        return "the kernel has no gradient for the log-sum-exp"
     if call.dropout > 0 and call.query.device.type == "cpu":
         return "the kernel has no dropout on the CPU"
+    if call.sinks is not None and call.query.device.type != "cpu":
+        return "the kernel knows no sinks, and gives no log-sum-exp to add them to away from the CPU"
     if 0 in (*call.query.shape, *call.key.shape, *call.value.shape):
         return "the kernel needs at least one query, key and channel"
+    if _has_tangent(call):
+        return "the kernel has no forward-mode derivative"
     return None
 
 
 def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
-    """The output and, where asked for, the log-sum-exp of every row (without a gradient)."""
+    """The output and, where asked for, the log-sum-exp of every row."""
     with torch.autocast(call.query.device.type, enabled=False):
         # The fused kernels take four dimensions and one width: leading dimensions are folded, the narrower side padded.
         batch, value_dim = call.query.shape[:-3], call.value.shape[-1]
         width = max(call.query.shape[-1], value_dim)
         query, key, value = (_dense_channels(_widen(_fold(x, batch), width)) for x in (call.query, call.key, call.value))
         mask, causal, empty = _lower(call)
-        output, row_lse = _kernel(call, query, key, value, _fold_mask(mask, batch), causal, lse)
-        output = output[..., :value_dim].reshape(*batch, *output.shape[1:-1], value_dim)
-        if row_lse is not None:
+        mask = _fold_mask(mask, batch)
+        if query.device.type == "cpu" and (lse or call.sinks is not None or _needs_gradient(mask)):
+            output, row_lse = _with_lse(query, key, value, mask, causal, call.scale)
             row_lse = row_lse.reshape(*batch, *row_lse.shape[1:])
+        else:
+            grouped = bool(query.shape[1] != key.shape[1])  # a tensor while torch.jit traces
+            output = functional.scaled_dot_product_attention(
+                query, key, value, mask, call.dropout, causal, scale=call.scale, enable_gqa=grouped
+            )
+            row_lse = log_sum_exp(scores(call, call.tile()), None) if lse else None
+        output = output[..., :value_dim].reshape(*batch, *output.shape[1:-1], value_dim)
         if empty is not None:
             output = output.masked_fill(empty, 0.0)
             row_lse = None if row_lse is None else row_lse.masked_fill(empty.squeeze(-1), -torch.inf)
-        return output, row_lse
-
-
-def _kernel(
-    call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, lse: bool
-) -> tuple[Tensor, Tensor | None]:
-    if lse and query.device.type == "cpu":  # the public function does not return it
-        if mask is not None:
-            if mask.dtype == torch.bool:
-                mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
-            mask = mask.expand(*query.shape[:-1], key.shape[-2])
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=mask, scale=call.scale
-        )
-    grouped = bool(query.shape[1] != key.shape[1])  # a tensor while torch.jit traces
-    output = functional.scaled_dot_product_attention(
-        query, key, value, mask, call.dropout, causal, scale=call.scale, enable_gqa=grouped
-    )
-    if not lse:
-        return output, None
-    with torch.no_grad():
-        return output, log_sum_exp(scores(call, call.tile()), None).reshape(query.shape[:-1])
+        if row_lse is not None and call.sinks is not None:  # the sinks join the denominator
+            without, row_lse = row_lse, torch.logaddexp(row_lse, call.sinks.to(row_lse.dtype)[:, None])
+            output = (output * (without - row_lse).exp()[..., None]).to(output.dtype)
+        return output, row_lse if lse else None
 
 
 def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
@@ -76,19 +68,92 @@ def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
     output is zeroed, which zeroes its gradients too.
     """
     tile, shape = call.tile(), torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
-    mask = None if call.mask is None else call.mask.lower(tile)
-    if mask == "causal" and call.scale <= 0 and call.mask is not None:  # the kernel multiplies its own -inf by the scale
-        mask = call.mask.allows(tile)
-    if call.bias is None:
-        if not isinstance(mask, Tensor):
-            return None, mask == "causal", None
-        empty = ~fitting("mask", mask, shape).any(dim=-1, keepdim=True)
+    bias = call.added(tile)
+    if bias is None:
+        flag = "all" if call.mask is None else call.mask.flag(tile)
+        if flag == "causal" and call.scale <= 0:  # the kernel multiplies its own -inf by the scale
+            flag = None
+        if flag is not None or call.mask is None:
+            return None, flag == "causal", None
+        mask = fitting("mask", call.mask.allows(tile), shape)
+        empty = ~mask.any(dim=-1, keepdim=True)
         return mask | empty, False, empty
-    bias = fitting("bias", select("bias", call.bias, tile), shape).to(torch.promote_types(call.query.dtype, torch.float32))
+    bias = fitting("bias", bias, shape).to(torch.promote_types(call.query.dtype, torch.float32))
     if call.mask is not None:
         bias = torch.where(fitting("mask", call.mask.allows(tile), shape), bias, -torch.inf)
     empty = (bias == -torch.inf).all(dim=-1, keepdim=True)
     return bias.masked_fill(empty, 0.0), False, empty
+
+
+def _with_lse(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The CPU's kernel by the name under which it returns its log-sum-exp, too."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+    if _needs_gradient(query, key, value, mask):
+        return _Fused.apply(query, key, value, mask, causal, scale)
+    return _Fused.forward(query, key, value, mask, causal, scale)
+
+
+class _Fused(torch.autograd.Function):
+    """The CPU's kernel with the gradients that it lacks, of the mask that is added to the scores and of the log-sum-exp.
+
+    With p = exp(s - lse), dp = dy v^T and D_i = sum_c dy_ic y_ic, the gradient of the scores is ds = p (dp - D + dlse);
+    it is formed again for some rows at a time (Dao et al. 2022, algorithm 4).
+    """
+
+    @staticmethod
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        if mask is not None:
+            mask = mask.expand(*query.shape[:-1], key.shape[-2])
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        query, key, value, mask, ctx.causal, ctx.scale = inputs
+        ctx.save_for_backward(query, key, value, mask, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (d_output, d_lse), (query, key, value, mask, output, lse) = gradients, ctx.saved_tensors
+        wide, heads = torch.promote_types(query.dtype, torch.float32), (key.shape[1], -1)
+        k, v = (x.to(wide).unsqueeze(2) for x in (key, value))
+        d_query, d_key, d_value = (torch.zeros_like(x, dtype=wide) for x in (query, key, value))
+        d_mask = None if mask is None or not ctx.needs_input_grad[3] else torch.zeros_like(mask)
+        d_row = d_lse - (d_output.to(wide) * output).sum(-1)
+        size = max(16, BLOCK // (query.shape[0] * query.shape[1] * key.shape[2]))
+        for start in range(0, query.shape[2], size):
+            rows = slice(start, start + size)
+            seen = slice(min(start + size, key.shape[2]) if ctx.causal else None)
+            q, dy, row_lse, d_score = (x[:, :, rows].to(wide).unflatten(1, heads) for x in (query, d_output, lse, d_row))
+            s = ctx.scale * (q @ k[..., seen, :].mT)
+            if ctx.causal:
+                s = s.masked_fill(torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(start + 1), -torch.inf)
+            masked = rows if mask is not None and mask.shape[2] > 1 else slice(None)
+            if mask is not None:
+                s = s + mask[:, :, masked].expand(-1, query.shape[1], -1, -1).unflatten(1, heads)
+            p = (s - row_lse[..., None]).exp_()
+            d_s = (dy @ v[..., seen, :].mT).add_(d_score[..., None]).mul_(p)
+            d_query[:, :, rows] = (ctx.scale * (d_s @ k[..., seen, :])).flatten(1, 2)
+            d_key[:, :, seen] += (ctx.scale * (d_s.mT @ q)).sum(2)
+            d_value[:, :, seen] += (p.mT @ dy).sum(2)
+            if d_mask is not None:
+                d_mask[:, :, masked] += d_s.flatten(1, 2).sum_to_size(d_mask[:, :, masked].shape)
+        return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_mask, None, None
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _has_tangent(call: Call) -> bool:
+    tensors = (call.query, call.key, call.value)
+    return not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def _fold(x: Tensor, batch: torch.Size) -> Tensor:

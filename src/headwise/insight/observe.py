@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from headwise.attention import record as emission
 from headwise.attention.formula import Call
-from headwise.attention.masks import Mask, Tile
+from headwise.attention.masks import Mask
 from headwise.attention.module import MultiHeadAttention
+from headwise.attention.positions import Added
 from headwise.attention.record import Recorded
+from headwise.attention.tiles import Tile
 
 
 class Calls(Sequence[Recorded]):
@@ -44,11 +47,13 @@ class Calls(Sequence[Recorded]):
         reordered.
         """
         last = self._calls[-1]
-        for call in self._calls:
-            if not torch.equal(call.key, last.key[..., : call.key.shape[-2], :]) or call.call.bias is not None:
+        positions = [call.call.tile().query_positions[:, 0] for call in self._calls]
+        for call, here in zip(self._calls, positions, strict=True):
+            held = call.key.shape[-2] if call.call.positions is None else int(here[-1]) + 1
+            if isinstance(call.call.bias, Added) or not torch.equal(call.key[..., :held, :], last.key[..., :held, :]):
                 raise ValueError(f"{self.address!r}: the keys of one call do not go on in the next; choose calls by index")
         query = torch.cat([call.query for call in self._calls], dim=-2)
-        joined = replace(last.call, query=query, mask=_Steps(tuple(self._calls)))
+        joined = replace(last.call, query=query, mask=_Steps(tuple(self._calls)), positions=torch.cat(positions))
         outputs = torch.cat([call.head_outputs for call in self._calls], dim=-2)
         return Recorded(joined, outputs, torch.cat([call.lse for call in self._calls], dim=-1))
 
@@ -137,5 +142,16 @@ def attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention]:
 
 
 def _detached(call: Call) -> Call:
+    """A call as it is now: what learns or is written in place changes after it."""
     tensors = {field.name: getattr(call, field.name) for field in fields(call)}
-    return replace(call, **{name: x.detach() for name, x in tensors.items() if isinstance(x, Tensor)})
+    kept = {name: _kept(x, call.positions is not None) for name, x in tensors.items() if isinstance(x, Tensor)}
+    bias = call.bias
+    if isinstance(bias, Added):
+        bias = Added(_kept(bias.tensor, False))
+    elif isinstance(bias, nn.Module):
+        bias = deepcopy(bias).requires_grad_(False)
+    return replace(call, **kept, bias=bias)
+
+
+def _kept(x: Tensor, in_place: bool) -> Tensor:
+    return x.detach().clone() if in_place or isinstance(x, nn.Parameter) else x.detach()

@@ -112,8 +112,8 @@ def _real_queries(call: Recorded) -> Bool[Tensor, "*batch heads query_len"]:
     real = torch.cat([call.allowed(rows).any(-1) for rows in _blocks(call)], dim=-1)
     keys = None if call.mask is None else call.mask.real_keys(call.call.tile())
     if keys is not None and call.call.same_sequence:
-        own = min(real.shape[-1], keys.shape[-1])
-        real[..., real.shape[-1] - own :] &= keys[..., 0, keys.shape[-1] - own :]
+        own = call.call.tile().query_positions[:, 0]
+        real &= keys[..., 0, own.clamp(min=0)] & (own >= 0)
     return real
 
 

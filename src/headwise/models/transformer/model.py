@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from headwise.attention import masks
 from headwise.attention.masks import Mask
-from headwise.blocks.embeddings import sinusoids
+from headwise.attention.positions import sinusoids
 from headwise.blocks.layers import DecoderCache, DecoderLayer, EncoderLayer, PostNorm, PreNorm
 from headwise.models.transformer.config import TransformerConfig
 

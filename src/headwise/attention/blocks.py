@@ -1,0 +1,103 @@
+"""Attention block by block of queries, each over the keys that the mask lets it reach: O(length * window), on any device.
+
+A window, packed documents, or both with padding, leave most blocks of the score matrix empty. ``Mask.reach`` says which
+keys a block of rows can see; the block is then a small call of its own, which torch's kernel takes, or, where that cannot
+(softcap, dropout), the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwise.attention import formula, sdpa
+from headwise.attention.formula import Call
+from headwise.attention.masks import Dense
+from headwise.attention.positions import Added
+from headwise.attention.tiles import Tile, fitting
+
+ROWS = 128  # of one block; see benchmarks/LOG.md
+WORTH = 0.6  # the share of pairs above which blocks do not pay
+
+
+def refuse(call: Call) -> str | None:
+    """Why the call cannot be cut into blocks, or None."""
+    if call.positions is not None:
+        return "the positions of a cache are values, and blocks need to know them"
+    if torch.compiler.is_exporting():
+        return "an exported graph has one path for all lengths, blocks have a path for each"
+    return None
+
+
+def slower(call: Call) -> str | None:
+    """Why the call runs faster whole, or None."""
+    query_len, key_len = call.query.shape[-2], call.key.shape[-2]
+    if torch.compiler.is_compiling():
+        return "torch.compile would write every block into its graph, for every length anew"
+    if call.mask is None or query_len <= ROWS or call.mask.flag(call.tile()) is not None:
+        return "the mask leaves no block of keys out"
+    reach = call.mask.reach(call.tile(), ROWS)
+    pairs = 1.0 if reach is None else ROWS * sum(map(len, reach)) / (query_len * key_len)
+    return f"the mask leaves {pairs:.0%} of all pairs in the blocks" if pairs > WORTH else None
+
+
+def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    """The output and, where asked for, the log-sum-exp of every row."""
+    spans = list(_spans(call))
+    keys, values = (_Cut.apply(x, [columns for _, columns in spans]) for x in (call.key, call.value))
+    parts = []
+    for (rows, columns), key, value in zip(spans, keys, values, strict=True):
+        part = _part(call, call.tile(rows, columns), key, value)
+        parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))
+    output, row_lse = zip(*parts, strict=True)
+    return torch.cat(output, dim=-2), torch.cat(row_lse, dim=-1) if lse else None
+
+
+def _spans(call: Call) -> Iterator[tuple[slice, slice]]:
+    """Every block of rows with the keys it can reach, at least one (which the mask then forbids)."""
+    query_len, key_len = call.query.shape[-2], call.key.shape[-2]
+    reach = None if call.mask is None else call.mask.reach(call.tile(), ROWS)
+    for block, start in enumerate(range(0, max(1, query_len), ROWS)):
+        columns = range(key_len) if reach is None else reach[block]
+        first = max(0, min(columns.start, key_len - 1))
+        yield slice(start, min(start + ROWS, query_len)), slice(first, max(columns.stop, min(first + 1, key_len)))
+
+
+def _part(call: Call, tile: Tile, key: Tensor, value: Tensor) -> Call:
+    """The block as a call: its rules are evaluated at their place in the whole."""
+    shape = torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
+    mask = None if call.mask is None else Dense(fitting("mask", call.mask.allows(tile), shape))
+    bias = call.added(tile)
+    return replace(
+        call,
+        query=call.query[..., tile.rows, :],
+        key=key,
+        value=value,
+        mask=mask,
+        bias=None if bias is None else Added(bias),
+    )
+
+
+class _Cut(torch.autograd.Function):
+    """Overlapping pieces of a sequence, as views. The gradient of all pieces is gathered in one tensor; the gradients of
+    slices would each be as long as the whole."""
+
+    @staticmethod
+    def forward(x: Tensor, pieces: Sequence[slice]) -> tuple[Tensor, ...]:
+        return tuple(x[..., piece, :] for piece in pieces)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Sequence[slice]], output: tuple[Tensor, ...]) -> None:
+        x, ctx.pieces = inputs
+        ctx.like = x.new_zeros(()).expand_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        whole = torch.zeros(ctx.like.shape, dtype=ctx.like.dtype, device=ctx.like.device)
+        for piece, gradient in zip(ctx.pieces, gradients, strict=True):
+            whole[..., piece, :] += gradient
+        return whole, None
