@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from headwise.attention import blocks, formula, sdpa
+from headwise.attention import blocks, flex, formula, sdpa
 from headwise.attention.formula import Call
 
 
@@ -35,11 +35,12 @@ def _never(call: Call) -> None:
 
 
 FASTEST_FIRST = (
+    Backend("flex", flex.refuse, flex.slower, flex.attend),
     Backend("blocks", blocks.refuse, blocks.slower, blocks.attend),
     Backend("sdpa", sdpa.refuse, _never, sdpa.attend),
     Backend("formula", _never, _never, formula.attend),
 )
-backends = tuple(backend.name for backend in reversed(FASTEST_FIRST))
+backends = ("formula", "sdpa", "blocks", "flex")
 
 
 def choose(call: Call, name: str | None = None) -> Backend:

@@ -20,7 +20,7 @@ from headwise.attention.masks import Dense
 from headwise.attention.positions import Added
 from headwise.attention.tiles import Tile, fitting
 
-ROWS = 128  # of one block; see benchmarks/LOG.md
+ROWS = 192  # of one block; see benchmarks/LOG.md
 WORTH = 0.6  # the share of pairs above which blocks do not pay
 
 
@@ -38,6 +38,8 @@ def slower(call: Call) -> str | None:
     query_len, key_len = call.query.shape[-2], call.key.shape[-2]
     if torch.compiler.is_compiling():
         return "torch.compile would write every block into its graph, for every length anew"
+    if isinstance(call.bias, Added) and sdpa.needs_gradient(call.bias.tensor):
+        return "the bias has a gradient as large as the whole matrix"
     if call.mask is None or query_len <= ROWS or call.mask.flag(call.tile()) is not None:
         return "the mask leaves no block of keys out"
     reach = call.mask.reach(call.tile(), ROWS)
@@ -48,10 +50,11 @@ def slower(call: Call) -> str | None:
 def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     """The output and, where asked for, the log-sum-exp of every row."""
     spans = list(_spans(call))
+    queries = call.query.split(ROWS, dim=-2)
     keys, values = (_Cut.apply(x, [columns for _, columns in spans]) for x in (call.key, call.value))
     parts = []
-    for (rows, columns), key, value in zip(spans, keys, values, strict=True):
-        part = _part(call, call.tile(rows, columns), key, value)
+    for span, query, key, value in zip(spans, queries, keys, values, strict=True):
+        part = _part(call, call.tile(*span), query, key, value)
         parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))
     output, row_lse = zip(*parts, strict=True)
     return torch.cat(output, dim=-2), torch.cat(row_lse, dim=-1) if lse else None
@@ -67,19 +70,16 @@ def _spans(call: Call) -> Iterator[tuple[slice, slice]]:
         yield slice(start, min(start + ROWS, query_len)), slice(first, max(columns.stop, min(first + 1, key_len)))
 
 
-def _part(call: Call, tile: Tile, key: Tensor, value: Tensor) -> Call:
-    """The block as a call: its rules are evaluated at their place in the whole."""
-    shape = torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
-    mask = None if call.mask is None else Dense(fitting("mask", call.mask.allows(tile), shape))
-    bias = call.added(tile)
-    return replace(
-        call,
-        query=call.query[..., tile.rows, :],
-        key=key,
-        value=value,
-        mask=mask,
-        bias=None if bias is None else Added(bias),
-    )
+def _part(call: Call, tile: Tile, query: Tensor, key: Tensor, value: Tensor) -> Call:
+    """The block as a call of its own: its rules are evaluated at their place in the whole."""
+    shape = torch.Size((*query.shape[:-1], key.shape[-2]))
+    mask, bias = call.mask, call.bias
+    if mask is not None:
+        full_rows = mask.sees_itself() and tile.query_len <= tile.key_len
+        mask = Dense(fitting("mask", mask.allows(tile), shape), full_rows)
+    if bias is not None:
+        bias = Added(fitting("bias", bias.added(tile, query, key, call.scale), shape))
+    return replace(call, query=query, key=key, value=value, mask=mask, bias=bias)
 
 
 class _Cut(torch.autograd.Function):

@@ -115,6 +115,12 @@ def log_sum_exp(
     return s.logsumexp(dim=-1).masked_fill(empty.squeeze(-1), -torch.inf)
 
 
+def join_sinks(output: Tensor, lse: Tensor, sinks: Float[Tensor, " heads"]) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of rows whose denominator the sinks join, from those without."""
+    joined = torch.logaddexp(lse, sinks.to(lse.dtype)[:, None])
+    return (output * (lse - joined).exp()[..., None]).to(output.dtype), joined
+
+
 def weights(call: Call, tile: Tile, stage: Stage = "weights") -> Float[Tensor, "*batch heads rows columns"]:
     """s or p of a tile. Whole rows are needed for the denominator of p; the columns are selected afterwards."""
     with torch.autocast(call.query.device.type, enabled=False):

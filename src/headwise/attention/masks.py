@@ -35,6 +35,10 @@ class Mask(ABC):
         """For each block of ``size`` rows of the whole matrix the keys outside which nothing is allowed; None = not known."""
         return None
 
+    def sees_itself(self) -> bool:
+        """Whether every query may surely attend to the key at its own position."""
+        return False
+
     def real_keys(self, tile: Tile) -> Tensor | None:
         """Which keys are no padding, (*batch, 1, 1, columns), as far as this rule says; None = all."""
         return None
@@ -58,12 +62,14 @@ class Window(Mask):
 
     def allows(self, tile: Tile) -> Tensor:
         distance = tile.key_positions - tile.query_positions
-        allowed = torch.ones_like(distance, dtype=torch.bool)
-        if self.before is not None:
-            allowed = allowed & (distance >= -self.before)
-        if self.after is not None:
-            allowed = allowed & (distance <= self.after)
-        return allowed
+        if self.before is None and self.after is None:
+            return torch.ones_like(distance, dtype=torch.bool)
+        if self.before is None or self.after is None:
+            return distance >= -self.before if self.before is not None else distance <= self.after
+        return (distance >= -self.before) & (distance <= self.after)
+
+    def sees_itself(self) -> bool:
+        return True
 
     def flag(self, tile: Tile) -> Literal["all", "causal"] | None:
         if self.before is not None or self.after != 0 or tile.positions is not None or torch.compiler.is_exporting():
@@ -114,6 +120,9 @@ class Documents(Mask):
         self._check(tile)
         return tile.of_queries(self.ids) == tile.of_keys(self.ids)
 
+    def sees_itself(self) -> bool:
+        return True
+
     def reach(self, tile: Tile, size: int) -> list[range] | None:
         if torch.compiler.is_compiling():  # the blocks depend on the values of the ids
             return None
@@ -149,10 +158,14 @@ class Dense(Mask):
     """A bool tensor broadcastable to (*batch, heads, query_len, key_len); a 2-D one is (query_len, key_len)."""
 
     tensor: Tensor
+    full_rows: bool = False  # known to let every query see its own key
 
     def allows(self, tile: Tile) -> Tensor:
         tile.fits("mask", self.tensor)
         return tile.of_pairs(self.tensor)
+
+    def sees_itself(self) -> bool:
+        return self.full_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +175,9 @@ class _Both(Mask):
 
     def allows(self, tile: Tile) -> Tensor:
         return self.left.allows(tile) & self.right.allows(tile)
+
+    def sees_itself(self) -> bool:
+        return self.left.sees_itself() and self.right.sees_itself()
 
     def flag(self, tile: Tile) -> Literal["all", "causal"] | None:
         left, right = self.left.flag(tile), self.right.flag(tile)
@@ -185,6 +201,9 @@ class _Either(Mask):
 
     def allows(self, tile: Tile) -> Tensor:
         return self.left.allows(tile) | self.right.allows(tile)
+
+    def sees_itself(self) -> bool:
+        return self.left.sees_itself() or self.right.sees_itself()
 
     def reach(self, tile: Tile, size: int) -> list[range] | None:
         left, right = self.left.reach(tile, size), self.right.reach(tile, size)

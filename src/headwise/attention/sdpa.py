@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from headwise.attention.formula import Call, log_sum_exp, scores
+from headwise.attention.formula import Call, join_sinks, log_sum_exp, scores
 from headwise.attention.tiles import fitting
 
 BLOCK = 2**20  # scores held at a time by the backward pass below
@@ -28,7 +28,7 @@ def refuse(call: Call) -> str | None:
         return "the kernel knows no sinks, and gives no log-sum-exp to add them to away from the CPU"
     if 0 in (*call.query.shape, *call.key.shape, *call.value.shape):
         return "the kernel needs at least one query, key and channel"
-    if _has_tangent(call):
+    if has_tangent(call):
         return "the kernel has no forward-mode derivative"
     return None
 
@@ -42,7 +42,7 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
         query, key, value = (_dense_channels(_widen(_fold(x, batch), width)) for x in (call.query, call.key, call.value))
         mask, causal, empty = _lower(call)
         mask = _fold_mask(mask, batch)
-        if query.device.type == "cpu" and (lse or call.sinks is not None or _needs_gradient(mask)):
+        if query.device.type == "cpu" and (lse or call.sinks is not None or needs_gradient(mask)):
             output, row_lse = _with_lse(query, key, value, mask, causal, call.scale)
             row_lse = row_lse.reshape(*batch, *row_lse.shape[1:])
         else:
@@ -55,9 +55,8 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
         if empty is not None:
             output = output.masked_fill(empty, 0.0)
             row_lse = None if row_lse is None else row_lse.masked_fill(empty.squeeze(-1), -torch.inf)
-        if row_lse is not None and call.sinks is not None:  # the sinks join the denominator
-            without, row_lse = row_lse, torch.logaddexp(row_lse, call.sinks.to(row_lse.dtype)[:, None])
-            output = (output * (without - row_lse).exp()[..., None]).to(output.dtype)
+        if row_lse is not None and call.sinks is not None:
+            output, row_lse = join_sinks(output, row_lse, call.sinks)
         return output, row_lse if lse else None
 
 
@@ -76,6 +75,8 @@ def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
         if flag is not None or call.mask is None:
             return None, flag == "causal", None
         mask = fitting("mask", call.mask.allows(tile), shape)
+        if call.mask.sees_itself() and shape[-2] <= shape[-1]:
+            return mask, False, None
         empty = ~mask.any(dim=-1, keepdim=True)
         return mask | empty, False, empty
     bias = fitting("bias", bias, shape).to(torch.promote_types(call.query.dtype, torch.float32))
@@ -91,7 +92,7 @@ def _with_lse(
     """The CPU's kernel by the name under which it returns its log-sum-exp, too."""
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
-    if _needs_gradient(query, key, value, mask):
+    if needs_gradient(query, key, value, mask):
         return _Fused.apply(query, key, value, mask, causal, scale)
     return _Fused.forward(query, key, value, mask, causal, scale)
 
@@ -147,11 +148,13 @@ class _Fused(torch.autograd.Function):
         return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_mask, None, None
 
 
-def _needs_gradient(*tensors: Tensor | None) -> bool:
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd will ask for a gradient of any of them."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _has_tangent(call: Call) -> bool:
+def has_tangent(call: Call) -> bool:
+    """Whether a forward-mode derivative is under way."""
     tensors = (call.query, call.key, call.value)
     return not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
