@@ -62,11 +62,10 @@ class Window(Mask):
 
     def allows(self, tile: Tile) -> Tensor:
         distance = tile.key_positions - tile.query_positions
-        if self.before is None and self.after is None:
-            return torch.ones_like(distance, dtype=torch.bool)
-        if self.before is None or self.after is None:
-            return distance >= -self.before if self.before is not None else distance <= self.after
-        return (distance >= -self.before) & (distance <= self.after)
+        if self.before is None:
+            return torch.ones_like(distance, dtype=torch.bool) if self.after is None else distance <= self.after
+        back = distance >= -self.before
+        return back if self.after is None else back & (distance <= self.after)
 
     def sees_itself(self) -> bool:
         return True
