@@ -23,12 +23,12 @@ from headwise.attention.tiles import Tile, fitting
 
 def refuse(call: Call) -> str | None:
     """Why FlexAttention cannot evaluate this call exactly, or None."""
-    rules = () if call.bias is None else (call.added(call.tile(slice(1), slice(1))),)
+    given = call.bias.tensor if isinstance(call.bias, Added) else None
     if call.dropout > 0:
         return "FlexAttention has no dropout"
     if call.query.dtype == torch.float64:
         return "FlexAttention has no kernel for float64"
-    if call.query.device.type == "cpu" and needs_gradient(call.query, call.key, call.value, call.sinks, *rules):
+    if call.query.device.type == "cpu" and needs_gradient(call.query, call.key, call.value, call.sinks, given):
         return "FlexAttention has no backward on the CPU"
     if call.query.device.type == "cpu" and call.sinks is not None:
         return "FlexAttention gives no log-sum-exp on the CPU, to which sinks would be added"
@@ -126,15 +126,15 @@ def _block_mask(call: Call, batch: torch.Size) -> BlockMask | None:
     mask = call.mask
     if mask is None:
         return None
-    shape = torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
-    seen = fitting("mask", mask.allows(call.tile(slice(1), slice(1))), torch.Size((*shape[:-2], 1, 1))).shape
+    seen = _corner("mask", mask.allows(call.tile(slice(1), slice(1))), call).shape
     heads = seen[-3] if len(seen) > 2 else 1
     sequences = batch.numel() if len(seen) > 3 else 1
     return _kernels()[1](
         lambda b, h, i, j: mask.allows(_pair(call, batch, b, h, i, j)),
         sequences,
         heads,
-        *shape[-2:],
+        call.query.shape[-2],
+        call.key.shape[-2],
         device=call.query.device,
     )
 
@@ -143,12 +143,22 @@ def _score_mod(call: Call, batch: torch.Size) -> Callable[..., Tensor] | None:
     bias, softcap = call.bias, call.softcap
     if bias is None and softcap is None:
         return None
+    if bias is not None:
+        _corner("bias", bias.added(call.tile(slice(1), slice(1)), call.query[..., :1, :], call.key[..., :1, :], 1.0), call)
+    slopes = bias.of_heads(call.query) if isinstance(bias, Alibi) else None  # a kernel makes no tensors
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if softcap is not None:
             score = softcap * torch.tanh(score / softcap)
-        if bias is not None:
-            score = score + bias.added(_pair(call, batch, b, h, i, j), call.query, call.key, call.scale)
+        if isinstance(bias, Added):
+            score = score + _pair(call, batch, b, h, i, j).of_pairs(bias.tensor)
+        if isinstance(bias, Alibi) and slopes is not None:
+            score = score + bias.line(_pair(call, batch, b, h, i, j), slopes)
         return score
 
     return score_mod
+
+
+def _corner(what: str, tensor: Tensor, call: Call) -> Tensor:
+    """The first pair of every head of a mask or bias, if it fits the call: a kernel would read beyond its ends."""
+    return fitting(what, tensor, torch.Size((*call.query.shape[:-2], 1, 1)))

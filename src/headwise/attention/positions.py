@@ -68,15 +68,20 @@ class Alibi(Bias):
             raise ValueError(f"Alibi: expected one slope for each of num_heads = {self.num_heads} heads; got {count}")
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        slopes = torch.tensor(self._of_heads(), dtype=_wide(query)).to(query.device, non_blocking=True)
+        return self.line(tile, self.of_heads(query))
+
+    def line(self, tile: Tile, slopes: Float[Tensor, " heads"]) -> Tensor:
+        """-slope |i - j| of a tile, for slopes that lie on its device."""
         return -tile.of_heads(slopes) * (tile.query_positions - tile.key_positions).abs()
 
-    def _of_heads(self) -> list[float]:
-        if self.slopes is not None:
-            return list(self.slopes)
-        below = 2 ** int(log2(self.num_heads))
-        first = [2 ** (-8 * (h + 1) / below) for h in range(below)]
-        return first + [2 ** (-4 * (2 * h + 1) / below) for h in range(self.num_heads - below)]
+    def of_heads(self, like: Tensor) -> Float[Tensor, " heads"]:
+        """The slopes, where a tensor lies."""
+        slopes = self.slopes
+        if slopes is None:
+            below = 2 ** int(log2(self.num_heads))
+            slopes = [2 ** (-8 * (h + 1) / below) for h in range(below)]
+            slopes += [2 ** (-4 * (2 * h + 1) / below) for h in range(self.num_heads - below)]
+        return torch.tensor(slopes, dtype=_wide(like)).to(like.device, non_blocking=True)
 
 
 class T5Buckets(nn.Module, Bias):
