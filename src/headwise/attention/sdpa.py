@@ -24,8 +24,8 @@ def refuse(call: Call) -> str | None:
         return "the kernel knows no softcap"
     if call.dropout > 0 and call.query.device.type == "cpu":
         return "the kernel has no dropout on the CPU"
-    if call.sinks is not None and call.query.device.type != "cpu":
-        return "the kernel knows no sinks, and gives no log-sum-exp to add them to away from the CPU"
+    if call.sinks is not None and not _gives_lse(call):
+        return "the kernel knows no sinks, and only the CPU's gives a log-sum-exp to add them to (an exported graph has neither)"
     if 0 in (*call.query.shape, *call.key.shape, *call.value.shape):
         return "the kernel needs at least one query, key and channel"
     if has_tangent(call):
@@ -42,7 +42,7 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
         query, key, value = (_dense_channels(_widen(_fold(x, batch), width)) for x in (call.query, call.key, call.value))
         mask, causal, empty = _lower(call)
         mask = _fold_mask(mask, batch)
-        if query.device.type == "cpu" and (lse or call.sinks is not None or needs_gradient(mask)):
+        if _gives_lse(call) and (lse or call.sinks is not None or needs_gradient(mask)):
             output, row_lse = _with_lse(query, key, value, mask, causal, call.scale)
             row_lse = row_lse.reshape(*batch, *row_lse.shape[1:])
         else:
@@ -146,6 +146,11 @@ class _Fused(torch.autograd.Function):
             if d_mask is not None:
                 d_mask[:, :, masked] += d_s.flatten(1, 2).sum_to_size(d_mask[:, :, masked].shape)
         return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_mask, None, None
+
+
+def _gives_lse(call: Call) -> bool:
+    """Whether the kernel is the CPU's, which can say its log-sum-exp; an exported graph names no device's kernel."""
+    return call.query.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
