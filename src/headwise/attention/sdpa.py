@@ -25,7 +25,9 @@ def refuse(call: Call) -> str | None:
     if call.dropout > 0 and call.query.device.type == "cpu":
         return "the kernel has no dropout on the CPU"
     if call.sinks is not None and not _gives_lse(call):
-        return "the kernel knows no sinks, and only the CPU's gives a log-sum-exp to add them to (an exported graph has neither)"
+        return (
+            "the kernel knows no sinks, and only the CPU's gives a log-sum-exp to add them to (an exported graph has neither)"
+        )
     if 0 in (*call.query.shape, *call.key.shape, *call.value.shape):
         return "the kernel needs at least one query, key and channel"
     if has_tangent(call):
