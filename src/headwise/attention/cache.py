@@ -105,7 +105,12 @@ class Fixed(Growing):
     def reorder(self, index: Int[Tensor, " beams"]) -> None:
         for held in (self.key, self.value):
             if held is not None:
+                if len(index) != len(held):
+                    raise ValueError(f"hw.cache.Fixed: reorder takes one index per row, {len(held)}; got {len(index)}")
                 held.copy_(held.index_select(0, index))
 
     def reset(self) -> None:
         self._length.zero_()
+        for held in (self.key, self.value):
+            if held is not None:
+                held.zero_()  # a slot without weight still counts where it holds nan: 0 * nan

@@ -93,6 +93,8 @@ class MultiHeadAttention(nn.Module):
         biased = set(PROJECTIONS if bias is True else () if bias is False else [bias] if isinstance(bias, str) else bias)
         if not biased <= set(PROJECTIONS):
             raise ValueError(f"bias: expected a bool or names out of {PROJECTIONS}; got {sorted(biased)}")
+        if not isinstance(position, Rotary | Bias | None):
+            raise ValueError(f"position: expected hw.positions.Rotary() or another rule of hw.positions; got {position!r}")
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
         self.head_dim, self.value_dim = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
         self.kdim, self.vdim = (embed_dim if width is None else width for width in (kdim, vdim))

@@ -68,6 +68,7 @@ class Alibi(Bias):
             raise ValueError(f"Alibi: expected one slope for each of num_heads = {self.num_heads} heads; got {count}")
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        _made_for(self, query, self.num_heads)
         return self.line(tile, self.of_heads(query))
 
     def line(self, tile: Tile, slopes: Float[Tensor, " heads"]) -> Tensor:
@@ -120,6 +121,7 @@ class T5Buckets(nn.Module, Bias):
         nn.init.zeros_(self.weight)
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        _made_for(self, query, self.weight.shape[1])
         return _by_distance(tile, lambda back: self.weight.to(_wide(query)).T[:, None, self.bucket(-back)])
 
     def bucket(self, distance: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -163,6 +165,7 @@ class Shaw(nn.Module, Bias):
         nn.init.zeros_(self.weight)
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        _made_for(self, query, None, self.weight.shape[1])
         wide = _wide(query)
         products = scale * (query.to(wide) @ self.weight.to(wide).T)
         return _by_distance(tile, lambda back: products[..., back.clamp(-self.after, self.before) + self.after])
@@ -199,6 +202,7 @@ class TransformerXL(nn.Module, Bias):
         nn.init.zeros_(self.v)
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        _made_for(self, query, *self.u.shape)
         wide = _wide(query)
         u, v, w = (x.to(wide) for x in (self.u, self.v, self.proj.weight))
         of_keys = (u.unflatten(0, (key.shape[-3], -1)) @ key.to(wide).mT).flatten(-3, -2)[..., None, :]
@@ -233,16 +237,27 @@ def _wide(query: Tensor) -> torch.dtype:
     return torch.promote_types(query.dtype, torch.float32)
 
 
+def _made_for(rule: Bias, query: Tensor, num_heads: int | None, head_dim: int | None = None) -> None:
+    """Raises ValueError where a query has other heads than a rule."""
+    if num_heads not in (None, query.shape[-3]) or head_dim not in (None, query.shape[-1]):
+        wanted = [f"num_heads = {num_heads}"] * (num_heads is not None) + [f"head_dim = {head_dim}"] * (head_dim is not None)
+        raise ValueError(
+            f"{type(rule).__name__}: made for {' and '.join(wanted)}; "
+            f"got a query (*batch, heads, query_len, head_dim) of {tuple(query.shape)}"
+        )
+
+
 def _by_distance(tile: Tile, values: Callable[[Int[Tensor, " distances"]], Tensor]) -> Tensor:
     """Entry (i, j) of the tile is the value at distance i - j; ``values`` of distances gives (..., rows or 1, distances).
 
     In a run of rows and columns the gather is the relative shift of Transformer-XL: let distances fall along a row, and row r
     must start one entry before row r - 1 does; so it does when all rows are read as one line cut into rows one entry shorter.
     """
-    if not tile.is_run:
+    if not tile.is_run or tile.num_rows == 0:
         farthest = max(tile.query_len, tile.key_len)
         table = values(torch.arange(farthest, -farthest, -1, device=tile.device))
-        return torch.take_along_dim(table, farthest - (tile.query_positions - tile.key_positions), dim=-1)
+        index = farthest - (tile.query_positions - tile.key_positions)
+        return torch.take_along_dim(table, index[(None,) * (table.dim() - 2)], dim=-1)
     rows, columns = tile.num_rows, tile.num_columns
     first = tile.query_positions[:1, 0] - tile.key_positions[0, :1]
     table = values(first + torch.arange(rows - 1, -columns - 1, -1, device=tile.device))

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 
 from headwise.attention.formula import Call, join_sinks, log_sum_exp, scores
+from headwise.attention.positions import Added
 from headwise.attention.tiles import fitting
 
 BLOCK = 2**20  # scores held at a time by the backward pass below
@@ -162,7 +163,9 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
 
 def has_tangent(call: Call) -> bool:
     """Whether a forward-mode derivative is under way."""
-    tensors = (call.query, call.key, call.value)
+    rule = call.bias
+    given = rule.parameters() if isinstance(rule, nn.Module) else [rule.tensor] if isinstance(rule, Added) else []
+    tensors = (call.query, call.key, call.value, *given)
     return not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
