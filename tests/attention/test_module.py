@@ -260,10 +260,9 @@ def test_at_most_four_files_on_the_stack_at_the_softmax(monkeypatch):
         return softmax(*arguments)
 
     monkeypatch.setattr(formula, "softmax", spy)
-    monkeypatch.setattr("headwise.attention.sdpa.refuse", lambda *_: "not today")
     from headwise.attention import backends
 
-    monkeypatch.setattr(backends, "FASTEST_FIRST", backends.FASTEST_FIRST[1:])
+    monkeypatch.setattr(backends, "FASTEST_FIRST", backends.FASTEST_FIRST[-1:])
     model = Transformer(TransformerConfig(11, 8, 2, 1, 1, 13))
     model(torch.tensor([[3, 4]]), labels=torch.tensor([[5, 6]]))
     assert {Path(file).name for file in files} == {"model.py", "layers.py", "module.py", "formula.py"}

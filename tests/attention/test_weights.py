@@ -242,13 +242,21 @@ def test_a_rule_on_a_tile_is_the_tile_of_the_dense_mask(call: Drawn) -> None:
         got = hw.attention_weights(query, key, mask=mask, rows=call.rows, columns=call.columns, stage="masked")
         assert torch.equal(got > -torch.inf, want)
 
-    all_of_it = slice(None)
-    lowered = call.rule.mask.lower(Tile(query_len, key_len, all_of_it, all_of_it, torch.device("cpu"), len(call.batch)))
-    if lowered is None:
+    everything = slice(None)
+    whole_tile = Tile(query_len, key_len, everything, everything, torch.device("cpu"), len(call.batch))
+    flag = call.rule.mask.flag(whole_tile)
+    if flag == "all":
         assert whole.all()
-    elif isinstance(lowered, str):
-        assert lowered == "causal"
+    elif flag == "causal":
         assert query_len == key_len
         assert torch.equal(torch.ones(query_len, key_len).tril().bool().expand_as(whole), whole)
-    else:
-        assert torch.equal(lowered.expand_as(whole), whole)
+    if call.rule.mask.sees_itself():
+        positions = range(max(0, key_len - query_len), key_len)
+        assert all(whole[..., i - (key_len - query_len), i].all() for i in positions)
+    for size in (1, 2, 5):
+        reach = call.rule.mask.reach(whole_tile, size)
+        if reach is not None:
+            assert len(reach) == -(-query_len // size)
+            for rows, keys in zip(whole.split(size, dim=-2), reach, strict=True):
+                outside = [j for j in range(key_len) if j not in keys]
+                assert not rows[..., outside].any()

@@ -49,25 +49,25 @@ def slower(call: Call) -> str | None:
 
 def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     """The output and, where asked for, the log-sum-exp of every row."""
-    spans = list(_spans(call))
+    cuts = list(spans(call, ROWS))
     queries = call.query.split(ROWS, dim=-2)
-    keys, values = (_Cut.apply(x, [columns for _, columns in spans]) for x in (call.key, call.value))
+    keys, values = (_Cut.apply(x, [columns for _, columns in cuts]) for x in (call.key, call.value))
     parts = []
-    for span, query, key, value in zip(spans, queries, keys, values, strict=True):
+    for span, query, key, value in zip(cuts, queries, keys, values, strict=True):
         part = _part(call, call.tile(*span), query, key, value)
         parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))
     output, row_lse = zip(*parts, strict=True)
     return torch.cat(output, dim=-2), torch.cat(row_lse, dim=-1) if lse else None
 
 
-def _spans(call: Call) -> Iterator[tuple[slice, slice]]:
-    """Every block of rows with the keys it can reach, at least one (which the mask then forbids)."""
+def spans(call: Call, size: int) -> Iterator[tuple[slice, slice]]:
+    """Every block of ``size`` rows with the keys it can reach, at least one (which the mask then forbids)."""
     query_len, key_len = call.query.shape[-2], call.key.shape[-2]
-    reach = None if call.mask is None else call.mask.reach(call.tile(), ROWS)
-    for block, start in enumerate(range(0, max(1, query_len), ROWS)):
+    reach = None if call.mask is None or call.positions is not None else call.mask.reach(call.tile(), size)
+    for block, start in enumerate(range(0, max(1, query_len), size)):
         columns = range(key_len) if reach is None else reach[block]
         first = max(0, min(columns.start, key_len - 1))
-        yield slice(start, min(start + ROWS, query_len)), slice(first, max(columns.stop, min(first + 1, key_len)))
+        yield slice(start, min(start + size, query_len)), slice(first, max(columns.stop, min(first + 1, key_len)))
 
 
 def _part(call: Call, tile: Tile, query: Tensor, key: Tensor, value: Tensor) -> Call:

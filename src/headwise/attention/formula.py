@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headwise.attention.masks import Mask
-from headwise.attention.positions import Bias
+from headwise.attention.positions import Added, Bias
 from headwise.attention.tiles import Select, Tile, fitting
 
 Stage = Literal["product", "capped", "masked", "weights"]
@@ -72,7 +72,7 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
     wide = torch.promote_types(call.query.dtype, torch.float32)
     query = _by_key_head(call.query[..., tile.rows, :], call).to(wide)
     key = call.key[..., tile.columns, :].unsqueeze(-3).to(wide)
-    s = (call.scale * (query @ key.mT)).flatten(-4, -3)
+    s = ((call.scale * query) @ key.mT).flatten(-4, -3)
     if stage == "product":
         return s
     if call.softcap is not None:
@@ -82,28 +82,28 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
     bias = call.added(tile)
     if bias is not None:
         s = s + fitting("bias", bias, s.shape).to(wide)
-    if call.mask is not None:
-        s = s.masked_fill(~fitting("mask", call.mask.allows(tile), s.shape), -torch.inf)
+    if call.mask is not None:  # adding is several times faster than filling, and the mask is often smaller than the scores
+        allows = fitting("mask", call.mask.allows(tile), s.shape)
+        s = s + torch.zeros_like(allows, dtype=wide).masked_fill(~allows, -torch.inf)
     return s
 
 
-def allowed(call: Call, tile: Tile) -> Bool[Tensor, "*batch heads rows columns"]:
-    """Which pairs of a tile mask and bias let attend."""
-    pairs = torch.ones((), dtype=torch.bool, device=call.query.device)
+def allowed(call: Call, tile: Tile) -> Bool[Tensor, ...]:
+    """Which pairs of a tile mask and bias let attend, broadcastable to (*batch, heads, rows, columns)."""
+    pairs = torch.ones(tile.num_rows, tile.num_columns, dtype=torch.bool, device=call.query.device)
     if call.mask is not None:
         pairs = pairs & call.mask.allows(tile)
-    bias = call.added(tile)
-    if bias is not None:
-        pairs = pairs & (bias > -torch.inf)
-    return pairs.expand(*call.query.shape[:-2], tile.num_rows, tile.num_columns)
+    if isinstance(call.bias, Added):  # the other rules forbid nothing
+        pairs = pairs & (call.bias.added(tile, call.query, call.key, call.scale) > -torch.inf)
+    return pairs
 
 
 def softmax(
     s: Float[Tensor, "*batch heads rows columns"], sinks: Float[Tensor, " heads"] | None
 ) -> Float[Tensor, "*batch heads rows columns"]:
     """p of whole rows. A row that is -inf throughout gives p = 0 and zero gradients."""
-    s, empty = _finite_rows(s, sinks)
-    p = s.softmax(dim=-1).masked_fill(empty, 0.0)
+    s, empty = _finite(s, sinks)
+    p = s.softmax(dim=-1) * ~empty[..., None]
     return p if sinks is None else p[..., :-1]
 
 
@@ -111,8 +111,8 @@ def log_sum_exp(
     s: Float[Tensor, "*batch heads rows columns"], sinks: Float[Tensor, " heads"] | None
 ) -> Float[Tensor, "*batch heads rows"]:
     """log sum_j exp s_ij of whole rows, the sink's share included; -inf, without a gradient, where a row is empty."""
-    s, empty = _finite_rows(s, sinks)
-    return s.logsumexp(dim=-1).masked_fill(empty.squeeze(-1), -torch.inf)
+    s, empty = _finite(s, sinks)
+    return s.logsumexp(dim=-1).masked_fill(empty, -torch.inf)
 
 
 def join_sinks(output: Tensor, lse: Tensor, sinks: Float[Tensor, " heads"]) -> tuple[Tensor, Tensor]:
@@ -140,13 +140,15 @@ def attend(
         return y.flatten(-4, -3).to(call.query.dtype), log_sum_exp(s, call.sinks) if lse else None
 
 
-def _finite_rows(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scores with the sinks as a last column and empty rows set to 0: softmax of a row of -inf is nan, its gradient too."""
+def _finite(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores with the sinks as a last column and -inf made finite, and which rows have nothing else: the softmax of a row of
+    -inf is nan, and so is its gradient."""
     if sinks is not None:
         sink = sinks.to(s.dtype)[:, None, None].expand(*s.shape[:-1], 1)
         s = torch.cat([s, sink], dim=-1)
-    empty = (s == -torch.inf).all(dim=-1, keepdim=True)
-    return s.masked_fill(empty, 0.0), empty
+    if s.shape[-1] == 0:
+        return s, torch.ones(s.shape[:-1], dtype=torch.bool, device=s.device)
+    return s.clamp(min=torch.finfo(s.dtype).min), s.detach().amax(dim=-1) == -torch.inf
 
 
 def _by_key_head(x: Tensor, call: Call) -> Tensor:

@@ -253,7 +253,7 @@ def _by_distance(tile: Tile, values: Callable[[Int[Tensor, " distances"]], Tenso
     In a run of rows and columns the gather is the relative shift of Transformer-XL: let distances fall along a row, and row r
     must start one entry before row r - 1 does; so it does when all rows are read as one line cut into rows one entry shorter.
     """
-    if not tile.is_run or tile.num_rows == 0:
+    if not tile.is_run or tile.num_rows == 0 or tile.num_columns == 0:
         farthest = max(tile.query_len, tile.key_len)
         table = values(torch.arange(farthest, -farthest, -1, device=tile.device))
         index = farthest - (tile.query_positions - tile.key_positions)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headwise.attention import formula
+from headwise.attention import blocks, formula
 from headwise.attention.formula import Call, Stage
 from headwise.attention.masks import Mask
 from headwise.attention.tiles import Select
@@ -84,4 +84,18 @@ class Recorded:
 
     def allowed(self, rows: Select | None = None, columns: Select | None = None) -> Tensor:
         """Which pairs of a tile may attend, bool (*batch, heads, rows, columns)."""
-        return formula.allowed(self.call, self.call.tile(rows, columns))
+        tile = self.call.tile(rows, columns)
+        return formula.allowed(self.call, tile).expand(*self.lse.shape[:-1], tile.num_rows, tile.num_columns)
+
+    @torch.no_grad()
+    def whole_rows(self, limit: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """All rows, about ``limit`` weights at a time: rows, the columns they can reach, p there and log p (finite: where p is
+        0, merely very negative)."""
+        lowest = torch.finfo(self.lse.dtype).min
+        width = max(columns.stop - columns.start for _, columns in blocks.spans(self.call, blocks.ROWS))
+        size = max(1, limit // max(1, self.lse[..., :1].numel() * width))
+        for rows, columns in blocks.spans(self.call, size):
+            with torch.autocast(self.query.device.type, enabled=False):
+                s = formula.scores(self.call, self.call.tile(rows, columns))
+                p = formula.softmax(s, self.call.sinks)
+                yield rows, columns, p, s.sub_(self.lse[..., rows, None]).clamp_(min=lowest, max=0.0)

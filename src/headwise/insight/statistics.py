@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from headwise.attention import formula
 from headwise.attention.record import Recorded
+from headwise.attention.tiles import Tile
 
-BLOCK = 2**22  # weights held at a time
+BLOCK = 2**21  # weights held at a time
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,29 @@ def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[s
 @torch.no_grad()
 def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
     """The statistics of one recorded call."""
-    real = _real_queries(call)
+    own_key = _own_key(call)
     received, seen = torch.zeros(2, *call.lse.shape[:-1], call.key.shape[-2], dtype=call.lse.dtype, device=call.lse.device)
     pieces: dict[str, list[Tensor]] = {}
-    for rows in _blocks(call):
-        p, counted = call.weights(rows=rows), real[..., rows, None]
-        received += (p * counted).sum(-2)
-        seen += (call.allowed(rows) & counted).sum(-2)
-        largest = p.topk(min(top, p.shape[-1]), dim=-1)
-        numbers = {"entropy": -torch.special.xlogy(p, p).sum(-1), "first": p[..., :1].sum(-1)}
+    for rows, columns, p, log_p in call.whole_rows(BLOCK):
+        tile = call.call.tile(rows, columns)
+        allowed = formula.allowed(call.call, tile)
+        real = (allowed.any(-1) & own_key[..., rows]).expand(p.shape[:-1])
+        counted = real[..., None, :].to(p.dtype)
+        received[..., columns] += (counted @ p).squeeze(-2)
+        seen[..., columns] += (counted @ allowed.to(p.dtype)).squeeze(-2)
+        numbers = {
+            "real": real,
+            "entropy": -(p * log_p).sum(-1),
+            "first": p[..., :1].sum(-1) * (columns.start == 0),
+        }
         if call.call.same_sequence:
-            numbers |= _by_position(p, call, rows)
-        for name, piece in {**numbers, "keys": largest.indices, "weights": largest.values}.items():
+            numbers |= _by_position(p, tile, columns)
+        keys, weights = _largest(p, columns, top, call.key.shape[-2])
+        for name, piece in {**numbers, "keys": keys, "weights": weights}.items():
             pieces.setdefault(name, []).append(piece)
     rows_at = call.lse.dim() - 1
     whole = {name: torch.cat(parts, dim=rows_at) for name, parts in pieces.items()}
-    top_keys, top_weights = whole.pop("keys"), whole.pop("weights")
+    top_keys, top_weights, real = whole.pop("keys"), whole.pop("weights"), whole.pop("real")
     counts = real.sum(-1)
     mean_row = received / counts.clamp(min=1)[..., None]
     whole["alignment"] = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
@@ -100,30 +109,33 @@ def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
     return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=counts.sum(0))  # type: ignore[arg-type]
 
 
-def _blocks(call: Recorded) -> Iterator[slice]:
-    query_len, per_row = call.query.shape[-2], call.lse[..., :1].numel() * call.key.shape[-2]
-    size = max(1, BLOCK // max(1, per_row))
-    for start in range(0, max(1, query_len), size):
-        yield slice(start, min(start + size, query_len))
-
-
-def _real_queries(call: Recorded) -> Bool[Tensor, "*batch heads query_len"]:
-    """Queries that may attend to something and, in self-attention, are not padding as the mask says of their keys."""
-    real = torch.cat([call.allowed(rows).any(-1) for rows in _blocks(call)], dim=-1)
+def _own_key(call: Recorded) -> Bool[Tensor, ...]:
+    """Queries that are no padding as the mask says of their own keys, in self-attention; (*batch or 1, 1, query_len)."""
     keys = None if call.mask is None else call.mask.real_keys(call.call.tile())
-    if keys is not None and call.call.same_sequence:
-        own = call.call.tile().query_positions[:, 0]
-        real &= keys[..., 0, own.clamp(min=0)] & (own >= 0)
-    return real
+    if keys is None or not call.call.same_sequence:
+        return torch.ones(1, 1, call.query.shape[-2], dtype=torch.bool, device=call.query.device)
+    own = call.call.tile().query_positions[:, 0]
+    return keys[..., 0, own.clamp(min=0)] & (own >= 0)
 
 
-def _by_position(p: Tensor, call: Recorded, rows: slice) -> dict[str, Tensor]:
-    tile = call.call.tile(rows)
+def _by_position(p: Tensor, tile: Tile, columns: slice) -> dict[str, Tensor]:
     here, keys = tile.query_positions, tile.key_positions
-    numbers = {"distance": (p * (here - keys).abs()).sum(-1)}
+    numbers = {"distance": torch.einsum("...ij,ij->...i", p, (here - keys).abs().to(p.dtype))}
+    p = p if p.shape[-1] else nn.functional.pad(p, (0, 1))  # no key at all
     for name, offset in (("previous", -1), ("own", 0), ("next", 1)):
-        numbers[name] = (p * (keys == here + offset)).sum(-1)
+        at = here + offset - columns.start
+        inside = (at >= 0) & (at < p.shape[-1])
+        share = torch.take_along_dim(p, at.clamp(0, p.shape[-1] - 1).expand(*p.shape[:-1], 1), dim=-1) * inside
+        numbers[name] = share.squeeze(-1)
     return numbers
+
+
+def _largest(p: Tensor, columns: slice, top: int, key_len: int) -> tuple[Tensor, Tensor]:
+    """Keys and weights of the largest weights of every row; where fewer keys can be reached, weight 0 on the last key."""
+    largest = p.topk(min(top, p.shape[-1]), dim=-1)
+    missing = (0, min(top, key_len) - largest.values.shape[-1])
+    keys = nn.functional.pad(largest.indices + columns.start, missing, value=key_len - 1)
+    return keys, nn.functional.pad(largest.values, missing)
 
 
 def _mean(number: Float[Tensor, "*batch heads query_len"], real: Bool[Tensor, "*batch heads query_len"]) -> Tensor:
