@@ -43,7 +43,8 @@ class HeadStatistics:
     queries: Int[Tensor, " heads"]
 
 
-MEANS = ("entropy", "alignment", "first", "previous", "own", "next", "distance")
+POSITIONAL = ("previous", "own", "next", "distance")
+MEANS = ("entropy", "alignment", "first", *POSITIONAL)
 
 
 def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[str, HeadStatistics]:
@@ -57,29 +58,29 @@ def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[s
 @torch.no_grad()
 def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
     """The statistics of one recorded call."""
-    own_key = _own_key(call)
-    received, seen = torch.zeros(2, *call.lse.shape[:-1], call.key.shape[-2], dtype=call.lse.dtype, device=call.lse.device)
-    pieces: dict[str, list[Tensor]] = {}
+    key_len, own_key, lse = call.key.shape[-2], _own_key(call), call.lse
+    # Results have their place before the loop: small tensors kept between large ones passing by would scatter the heap.
+    received, seen = torch.zeros(2, *lse.shape[:-1], key_len, dtype=lse.dtype, device=lse.device)
+    names = ("entropy", "first", *(POSITIONAL if call.call.same_sequence else ()))
+    whole = {name: torch.zeros_like(lse) for name in names}
+    real = torch.zeros_like(lse, dtype=torch.bool)
+    top_keys = torch.zeros(*lse.shape, min(top, key_len), dtype=torch.long, device=lse.device)
+    top_weights = torch.zeros_like(top_keys, dtype=lse.dtype)
     for rows, columns, p, log_p in call.whole_rows(BLOCK):
         tile = call.call.tile(rows, columns)
         allowed = formula.allowed(call.call, tile)
-        real = (allowed.any(-1) & own_key[..., rows]).expand(p.shape[:-1])
-        counted = real[..., None, :].to(p.dtype)
+        real[..., rows] = allowed.any(-1) & own_key[..., rows]
+        counted = real[..., None, rows].to(p.dtype)
         received[..., columns] += (counted @ p).squeeze(-2)
         seen[..., columns] += (counted @ allowed.to(p.dtype)).squeeze(-2)
-        numbers = {
-            "real": real,
-            "entropy": -(p * log_p).sum(-1),
-            "first": p[..., :1].sum(-1) * (columns.start == 0),
-        }
+        numbers = {"entropy": -torch.einsum("...ij,...ij->...i", p, log_p), "first": p[..., :1].sum(-1) * (columns.start == 0)}
         if call.call.same_sequence:
             numbers |= _by_position(p, tile, columns)
-        keys, weights = _largest(p, columns, top, call.key.shape[-2])
-        for name, piece in {**numbers, "keys": keys, "weights": weights}.items():
-            pieces.setdefault(name, []).append(piece)
-    rows_at = call.lse.dim() - 1
-    whole = {name: torch.cat(parts, dim=rows_at) for name, parts in pieces.items()}
-    top_keys, top_weights, real = whole.pop("keys"), whole.pop("weights"), whole.pop("real")
+        for name, number in numbers.items():
+            whole[name][..., rows] = number
+        largest = p.topk(min(top, p.shape[-1]), dim=-1)
+        top_keys[..., rows, : largest.indices.shape[-1]] = largest.indices + columns.start
+        top_weights[..., rows, : largest.values.shape[-1]] = largest.values
     counts = real.sum(-1)
     mean_row = received / counts.clamp(min=1)[..., None]
     whole["alignment"] = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
@@ -128,14 +129,6 @@ def _by_position(p: Tensor, tile: Tile, columns: slice) -> dict[str, Tensor]:
         share = torch.take_along_dim(p, at.clamp(0, p.shape[-1] - 1).expand(*p.shape[:-1], 1), dim=-1) * inside
         numbers[name] = share.squeeze(-1)
     return numbers
-
-
-def _largest(p: Tensor, columns: slice, top: int, key_len: int) -> tuple[Tensor, Tensor]:
-    """Keys and weights of the largest weights of every row; where fewer keys can be reached, weight 0 on the last key."""
-    largest = p.topk(min(top, p.shape[-1]), dim=-1)
-    missing = (0, min(top, key_len) - largest.values.shape[-1])
-    keys = nn.functional.pad(largest.indices + columns.start, missing, value=key_len - 1)
-    return keys, nn.functional.pad(largest.values, missing)
 
 
 def _mean(number: Float[Tensor, "*batch heads query_len"], real: Bool[Tensor, "*batch heads query_len"]) -> Tensor:
