@@ -94,6 +94,24 @@ def test_steps_over_padded_prompts_are_one_pass_over_each_alone(position: str, m
         torch.testing.assert_close(got[row, real], alone, **near)
 
 
+@every_position
+@pytest.mark.parametrize(
+    "mask", [None, hw.masks.window(3, None), hw.masks.prefix(torch.tensor([9, 4, 11]))], ids=["all", "ahead", "prefix"]
+)
+def test_slots_not_yet_written_are_forbidden(position: str, mask: hw.masks.Mask | None) -> None:
+    """Where no causal mask forbids them anyway: a step sees all keys up to its own last."""
+    module, fixed, growing, x = attention(position), hw.cache.Fixed(16), hw.cache.Growing(), inputs()
+    held = 0
+    with hw.observe(module) as record:
+        for piece in x.split([PROMPT, *STEPS], dim=1):
+            held += piece.shape[1]
+            got, want = (module(piece, mask=mask, cache=cache) for cache in (fixed, growing))
+            whole = module(x[:, :held], mask=mask)
+            torch.testing.assert_close(got, want, **EXACT)
+            torch.testing.assert_close(got, whole[:, held - piece.shape[1] :], **EXACT)
+    assert not record[""][0].weights()[..., PROMPT:].any()
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=9), position=st.sampled_from([*POSITIONS]),
@@ -135,7 +153,7 @@ def test_a_reset_cache_is_a_new_one(kind: str) -> None:
     for batch, length, spoiled in ((3, 9, True), (3, 4, False), (2, 5, False), (3, 5, False)):
         x = inputs(length, batch)
         if spoiled:
-            x[0, 2] = torch.nan
+            x[0, 7] = torch.nan  # in a slot that the next sequences leave empty
         got = decode(module, x, cache, [length - 1, 1])
         if not spoiled:
             torch.testing.assert_close(got, module(x, mask=MASKS["causal"]), **EXACT)
@@ -222,6 +240,8 @@ def test_observed_steps_joined_are_the_observed_pass(position: str, mask: str, k
     with hw.observe(module) as stepwise:
         decode(module, x, cache, [PROMPT, *STEPS], mask, keep)
     assert len(stepwise[""]) == 1 + len(STEPS)
+    cache.reset()
+    step(module, inputs(), cache)  # the memory is written anew, the record stays
     (want,), got = once[""], stepwise[""].joined()
     weights, empty_slots = got.weights().split([LENGTH, got.key.shape[-2] - LENGTH], dim=-1)
     torch.testing.assert_close(weights, want.weights(), **EXACT)
