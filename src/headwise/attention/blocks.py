@@ -53,11 +53,12 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     queries = call.query.split(ROWS, dim=-2)
     keys, values = (_Cut.apply(x, [columns for _, columns in cuts]) for x in (call.key, call.value))
     parts = []
-    for span, query, key, value in zip(cuts, queries, keys, values, strict=True):
-        part = _part(call, call.tile(*span), query, key, value)
-        parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))
-    output, row_lse = zip(*parts, strict=True)
-    return torch.cat(output, dim=-2), torch.cat(row_lse, dim=-1) if lse else None
+    with torch.autocast(call.query.device.type, enabled=False):  # rules multiply, too
+        for span, query, key, value in zip(cuts, queries, keys, values, strict=True):
+            part = _part(call, call.tile(*span), query, key, value)
+            parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))
+        output, row_lse = zip(*parts, strict=True)
+        return torch.cat(output, dim=-2), torch.cat(row_lse, dim=-1) if lse else None
 
 
 def spans(call: Call, size: int) -> Iterator[tuple[slice, slice]]:
@@ -97,7 +98,15 @@ class _Cut(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        whole = torch.zeros(ctx.like.shape, dtype=ctx.like.dtype, device=ctx.like.device)
+        whole = gradients[0].new_zeros(ctx.like.shape)  # batched under vmap, as torch.zeros would not be
         for piece, gradient in zip(ctx.pieces, gradients, strict=True):
             whole[..., piece, :] += gradient
         return whole, None
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> tuple[Tensor, ...]:
+        return _Cut.forward(grad_inputs[0], ctx.pieces)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], int]:
+        return _Cut.apply(args[0].movedim(in_dims[0], 0), args[1]), 0

@@ -58,10 +58,11 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     }
     with torch.autocast(call.query.device.type, enabled=False):
         if call.query.device.type == "cpu":  # where the kernel gives no log-sum-exp
-            output = _kernels()[0](query, key, value, **options)
+            # It refuses tensors that require gradients even where none is asked for.
+            output = _kernels("cpu")[0](query.detach(), key.detach(), value.detach(), **options)
             row_lse = log_sum_exp(scores(call, call.tile()), None) if lse else None
         else:
-            output, aux = _kernels()[0](query, key, value, **options, return_aux=AuxRequest(lse=True))
+            output, aux = _kernels(call.query.device.type)[0](query, key, value, **options, return_aux=AuxRequest(lse=True))
             row_lse = aux.lse.reshape(*batch, *aux.lse.shape[1:])
             output = output.masked_fill(aux.lse[..., None] == -torch.inf, 0.0)
         output = output.reshape(*batch, *output.shape[1:])
@@ -71,8 +72,9 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
 
 
 @cache
-def _kernels() -> tuple[Callable[..., Any], Callable[..., BlockMask]]:
-    return torch.compile(flex_attention), create_block_mask
+def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., BlockMask]]:
+    """The CPU's kernel does not compile with a number that varies, such as the width of a second window."""
+    return torch.compile(flex_attention, dynamic=False if device == "cpu" else None), create_block_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,7 @@ def _block_mask(call: Call, batch: torch.Size) -> BlockMask | None:
     seen = _corner("mask", mask.allows(call.tile(slice(1), slice(1))), call).shape
     heads = seen[-3] if len(seen) > 2 else 1
     sequences = batch.numel() if len(seen) > 3 else 1
-    return _kernels()[1](
+    return _kernels(call.query.device.type)[1](
         lambda b, h, i, j: mask.allows(_pair(call, batch, b, h, i, j)),
         sequences,
         heads,

@@ -269,3 +269,9 @@ def _checked(rule: str, tensor: Tensor, wanted: str) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         raise ValueError(f"{rule}: expected a tensor of {wanted}; got {kind(tensor)}")
     return tensor
+
+
+_RULES = [Window, Padding, Documents, Prefix, Dense, _Both, _Either, _Not]
+for _rule in _RULES:  # so that torch.export takes rules as inputs, and reads its files again
+    torch.export.register_dataclass(_rule, serialized_type_name=f"headwise.masks.{_rule.__name__}")
+torch.serialization.add_safe_globals(_RULES)

@@ -130,8 +130,10 @@ class _Fused(torch.autograd.Function):
         d_query, d_key, d_value = (torch.zeros_like(x, dtype=wide) for x in (query, key, value))
         d_mask = None if mask is None or not ctx.needs_input_grad[3] else torch.zeros_like(mask)
         d_row = d_lse - (d_output.to(wide) * output).sum(-1)
-        size = max(16, BLOCK // (query.shape[0] * query.shape[1] * key.shape[2]))
-        for start in range(0, query.shape[2], size):
+        # A compiled graph takes all rows at once: a loop would be written into it, for every length anew.
+        at_once = torch.compiler.is_compiling()
+        size = query.shape[2] if at_once else max(16, BLOCK // (query.shape[0] * query.shape[1] * key.shape[2]))
+        for start in (0,) if at_once else range(0, query.shape[2], size):
             rows = slice(start, start + size)
             seen = slice(min(start + size, key.shape[2]) if ctx.causal else None)
             q, dy, row_lse, d_score = (x[:, :, rows].to(wide).unflatten(1, heads) for x in (query, d_output, lse, d_row))

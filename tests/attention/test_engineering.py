@@ -1,0 +1,223 @@
+"""torch.compile, torch.export, the meta device, autocast and derivatives: what a training or serving stack does to a module."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.export import Dim, ShapesCollection, export
+from torch.fx import GraphModule
+
+import headwise as hw
+
+EMBED_DIM, HEADS, KV_HEADS, WIDTHS = 24, 6, 2, (4, 5)
+SHAPES = ((3, 7), (5, 11), (2, 13))
+positions = hw.positions
+OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "rotary": lambda: {"position": positions.Rotary(interleaved=True, scaling=positions.Llama3())},
+    "yarn": lambda: {"position": positions.Rotary(dim=2, scaling=positions.YaRN(4.0, 64))},
+    "alibi": lambda: {"position": positions.Alibi(HEADS)},
+    "t5": lambda: {"position": positions.T5Buckets(HEADS, num_buckets=8, max_distance=9)},
+    "shaw": lambda: {"position": positions.Shaw(WIDTHS[0], before=3, after=2)},
+    "transformer-xl": lambda: {"position": positions.TransformerXL(EMBED_DIM, HEADS, WIDTHS[0])},
+    "softcap": lambda: {"scores": hw.Scores(softcap=3.0)},
+    "sinks": lambda: {"scores": hw.Scores(sinks=True)},
+    "norms": lambda: {"position": positions.Rotary(), "qk_norm": positions.AfterRotation(nn.RMSNorm)},
+}
+RULES: dict[str, Callable[[Tensor], hw.masks.Mask]] = {
+    "causal & padding": lambda keep: hw.masks.causal() & hw.masks.padding(keep),
+    "window": lambda keep: hw.masks.window(3, 1),
+    "lengths": lambda keep: hw.masks.padding(keep.sum(-1)),
+    "documents": lambda keep: hw.masks.causal() & hw.masks.documents(keep.long().cumsum(-1) // 3),
+    "prefix": lambda keep: hw.masks.causal() | hw.masks.prefix(keep.sum(-1)),
+    "not dense": lambda keep: ~hw.masks.dense(~keep[:, None, None]),
+}
+
+
+# Rules and options know nothing of each other: every one of them, and the two that differ most with all rules.
+PAIRS = [(options, "causal & padding") for options in OPTIONS]
+PAIRS += [(options, rule) for options in ("plain", "t5") for rule in RULES if rule != "causal & padding"]
+
+
+@pytest.fixture(autouse=True)
+def forget_graphs() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def attention(options: str) -> nn.Module:
+    module = hw.MultiHeadAttention(EMBED_DIM, HEADS, num_kv_heads=KV_HEADS, head_dim=WIDTHS, **OPTIONS[options]())
+    return randomised(module)
+
+
+def inputs(batch: int, length: int) -> tuple[Tensor, Tensor]:
+    keep = torch.rand(batch, length) > 0.3
+    keep[0, 0] = False  # an empty row under a causal mask
+    return torch.randn(batch, length, EMBED_DIM), keep
+
+
+def with_gradients(run: Callable[..., Tensor], module: nn.Module, *args: Any, **options: Any) -> list[Tensor]:
+    output = run(*args, **options)
+    weight = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
+    return [output, *torch.autograd.grad((output * weight).sum(), list(module.parameters()))]
+
+
+def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.nohook
+@pytest.mark.parametrize(("options", "rule"), PAIRS)
+def test_compiles_whole_for_any_length(options: str, rule: str) -> None:
+    """One graph without a break, forward and backward, for all batches and lengths."""
+    module, counter = attention(options), CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
+    for batch, length in SHAPES:
+        x, keep = inputs(batch, length)
+        mask = RULES[rule](keep)
+        assert_same(with_gradients(compiled, module, x, mask=mask), with_gradients(module, module, x, mask=mask))
+    assert sum(len(graph.graph.nodes) > 0 for graph in counter.graphs) == 1  # dynamo also hands over empty ones
+
+
+@pytest.mark.nohook
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["rotary", "t5", "sinks"])
+def test_inductor(options: str) -> None:
+    module = attention(options)
+    compiled = torch.compile(module, fullgraph=True)
+    x, keep = inputs(3, 7)
+    mask = hw.masks.causal() & hw.masks.padding(keep)
+    assert_same(with_gradients(compiled, module, x, mask=mask), with_gradients(module, module, x, mask=mask))
+
+
+@pytest.mark.nohook
+@pytest.mark.parametrize(("options", "rule"), PAIRS)
+def test_exports_with_any_batch_and_length(options: str, rule: str) -> None:
+    """Rules are inputs of the exported program; it runs on other batches and lengths, and survives its file."""
+    module = attention(options)
+    x, keep = inputs(*SHAPES[0])
+    mask, shapes = RULES[rule](keep), ShapesCollection()
+    for tensor in (x, *(leaf for leaf in torch.utils._pytree.tree_leaves(mask) if isinstance(leaf, Tensor))):
+        dynamic = [size in SHAPES[0] for size in tensor.shape]
+        shapes[tensor] = tuple(Dim.DYNAMIC if moves else None for moves in dynamic)
+    program = export(module, (x,), {"mask": mask}, dynamic_shapes=shapes)
+    for batch, length in SHAPES:
+        x, keep = inputs(batch, length)
+        assert_same([program.module()(x, mask=RULES[rule](keep))], [module(x, mask=RULES[rule](keep))])
+
+
+@pytest.mark.nohook
+def test_an_exported_program_survives_its_file(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    module = attention("rotary").requires_grad_(False)
+    x, keep = inputs(3, 7)
+    mask, file = hw.masks.causal() & hw.masks.padding(keep), io.BytesIO()
+    torch.export.save(export(module, (x,), {"mask": mask}), file)
+    file.seek(0)
+    assert_same([torch.export.load(file).module()(x, mask=mask)], [module(x, mask=mask)])
+
+
+@pytest.mark.nohook
+def test_attend_exports_as_the_kernel_that_torch_knows() -> None:
+    class Attend(nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return hw.attend(query, key, value, mask=hw.masks.causal())
+
+    tensors = tuple(torch.randn(2, 3, length, 8) for length in (5, 7, 7))
+    graph = "".join(part.code for part in export(Attend(), tensors).graph_module.modules() if isinstance(part, GraphModule))
+    assert "scaled_dot_product_attention" in graph
+    assert "for_cpu" not in graph  # which would bind the program to one device
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_from_the_meta_device(options: str) -> None:
+    """Built without memory, given memory, reset: as if built at once."""
+    made = {"num_kv_heads": KV_HEADS, "head_dim": WIDTHS, **OPTIONS[options]()}
+    torch.manual_seed(3)
+    want = hw.MultiHeadAttention(EMBED_DIM, HEADS, **made)
+    with torch.device("meta"):
+        module = hw.MultiHeadAttention(EMBED_DIM, HEADS, **{**made, **OPTIONS[options]()})
+    assert all(parameter.is_meta for parameter in module.parameters())
+    module.to_empty(device="cpu")
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            continue  # what a projection starts from is the attention's matter
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+    for (name, got), expected in zip(module.named_parameters(), want.parameters(), strict=True):
+        assert got.isfinite().all(), name
+        assert got.shape == expected.shape
+        assert (got == 0).all() == (expected == 0).all(), name
+        assert got.detach().std(correction=0).item() == pytest.approx(expected.std(correction=0).item(), rel=0.3, abs=1e-6), (
+            name
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's RMSNorm under its autocast
+@pytest.mark.parametrize("options", OPTIONS)
+def test_autocast_keeps_scores_wide(options: str) -> None:
+    """Under autocast the projections are bfloat16, and attention on them is as on bfloat16 tensors without autocast."""
+    module = attention(options)
+    x, keep = inputs(3, 7)
+    mask = hw.masks.causal() & hw.masks.padding(keep)
+    with torch.autocast("cpu", torch.bfloat16), hw.observe(module) as record:
+        output = module(x, mask=mask)
+    call = record[""][0].call
+    bias = {} if call.bias is None else {"bias": call.bias}
+    how = {"mask": call.mask, "scale": call.scale, "softcap": call.softcap, "sinks": call.sinks, **bias}
+    assert output.dtype == torch.bfloat16
+    assert call.query.dtype == torch.bfloat16
+    wide = hw.attend(*(t.double() for t in (call.query, call.key, call.value)), **how, backend="formula")
+    got = record[""].head_outputs.double()
+    assert (got - wide).abs().max() <= 8 * torch.finfo(torch.bfloat16).eps * wide.abs().max()
+
+
+def tensors_for_derivatives() -> tuple[Tensor, ...]:
+    torch.manual_seed(2)
+    shapes = (2, 4, 3, 3), (2, 2, 5, 3), (2, 2, 5, 2), (4, 3, 5), (4,)
+    return tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+
+
+def formula_of(mask: hw.masks.Mask | None, softcap: float | None, backend: str = "formula") -> Callable[..., Any]:
+    def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+        options: dict[str, Any] = {"bias": bias, "sinks": sinks, "mask": mask, "softcap": softcap, "backend": backend}
+        return hw.attend_with_lse(query, key, value, **options)
+
+    return run
+
+
+EMPTY_ROWS = hw.masks.dense(torch.tensor([[True] * 5, [False] * 5, [True, False, True, False, True]]))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # inside torch's gradcheck
+@pytest.mark.parametrize("softcap", [None, 1.3])
+@pytest.mark.parametrize("mask", [None, hw.masks.causal(), EMPTY_ROWS], ids=["none", "causal", "empty rows"])
+def test_gradcheck_of_the_formula(mask: hw.masks.Mask | None, softcap: float | None) -> None:
+    """First and second derivatives, and forward mode, against finite differences."""
+    run, tensors = formula_of(mask, softcap), tensors_for_derivatives()
+    assert torch.autograd.gradcheck(run, tensors, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, tensors, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "blocks"])
+@pytest.mark.parametrize("mask", [None, hw.masks.causal(), EMPTY_ROWS], ids=["none", "causal", "empty rows"])
+def test_gradcheck_of_the_other_backends(mask: hw.masks.Mask | None, backend: str) -> None:
+    assert torch.autograd.gradcheck(formula_of(mask, None, backend), tensors_for_derivatives())
