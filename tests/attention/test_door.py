@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import headwise as hw
 
@@ -17,7 +17,7 @@ QUERY, KEY, VALUE = torch.randn(5, 6, 11, 23), torch.randn(5, 3, 13, 23), torch.
 
 # What is wrong: the options of the call, or what makes them, and what the message contains.
 OPTIONS: dict[str, tuple[dict[str, Any] | Callable[[], Any], tuple[str, ...]]] = {
-    "float mask": ({"mask": torch.zeros(11, 13)}, ("mask", "bool", "float32", "bias=")),
+    "float mask": ({"mask": torch.zeros(11, 13)}, ("mask", "bool", "float32", "bias=", "mask == 0")),
     "integer mask": ({"mask": torch.ones(11, 13).long()}, ("mask", "bool", "int64", "mask.bool()")),
     "mask per sequence": ({"mask": torch.ones(5, 11, 13).bool()}, ("(5, 6, 11, 13)", "(5, 11, 13)", "mask[:, None]")),
     "mask per key-value head": ({"mask": torch.ones(5, 3, 11, 13).bool()}, ("mask", "(5, 6, 11, 13)", "(5, 3, 11, 13)")),
@@ -26,7 +26,7 @@ OPTIONS: dict[str, tuple[dict[str, Any] | Callable[[], Any], tuple[str, ...]]] =
     "padding as a mask": ({"mask": torch.ones(5, 13).bool()}, ("mask", "(5, 13)", "hw.masks.padding(keep)")),
     "padding of one sequence as a mask": ({"mask": torch.ones(13).bool()}, ("mask", "(13,)", "hw.masks.padding(keep)")),
     "float padding": (lambda: hw.masks.padding(torch.ones(5, 13)), ("padding", "integer lengths", "bool", "float32")),
-    "lengths of other sequences": ({"mask": hw.masks.padding(torch.full((7,), 9))}, ("mask", "(5, 6,", "(7, 1, 1, 13)")),
+    "lengths of other sequences": ({"mask": hw.masks.padding(torch.full((7,), 9))}, ("mask", "(5, 6,", "(7, 1, ")),
     "keep of other keys": ({"mask": hw.masks.padding(torch.ones(5, 11).bool())}, ("padding", "11 keys", "13")),
     "negative window": (lambda: hw.masks.window(-1, 0), ("window", "before", "not be negative", "-1")),
     "ids of other keys": ({"mask": hw.masks.documents(torch.zeros(5, 11).long())}, ("documents", "11 ids", "one id per")),
@@ -38,7 +38,7 @@ OPTIONS: dict[str, tuple[dict[str, Any] | Callable[[], Any], tuple[str, ...]]] =
     "sinks per key-value head": ({"sinks": torch.zeros(3)}, ("sinks", "one number per head", "(6,)", "(3,)")),
     "softcap of 0": ({"softcap": 0.0}, ("softcap", "positive", "0.0")),
     "dropout of 1": ({"dropout": 1.0}, ("dropout", "[0, 1)", "1.0")),
-    "unknown backend": ({"backend": "flash"}, ("backend", "formula, sdpa", "'flash'")),
+    "unknown backend": ({"backend": "flash"}, ("backend", "formula, sdpa, blocks, flex", "'flash'")),
 }
 
 TENSORS: dict[str, tuple[tuple[Tensor, Tensor, Tensor], tuple[str, ...]]] = {
@@ -88,3 +88,57 @@ def test_documents_need_a_position_for_every_query(backend: str | None) -> None:
 def test_unknown_stage() -> None:
     with pytest.raises(ValueError, match="stage: expected 'product', 'capped', 'masked' or 'weights'; got 'scores'"):
         hw.attention_weights(QUERY, KEY, stage="scores")
+
+
+MODULE = hw.MultiHeadAttention(24, 6)
+BATCH_FIRST = torch.randn(3, 7, 24)
+# What a user of torch.nn.MultiheadAttention writes, and what the message tells to write instead.
+NEWCOMERS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "True = drop": (
+        lambda: MODULE(BATCH_FIRST, mask=torch.ones(7, 7).triu(1).bool()),
+        ("True = may attend", "True = drop", "hw.masks.causal()", "~mask"),
+    ),
+    "float mask of 0 and -inf": (
+        lambda: MODULE(BATCH_FIRST, mask=nn.Transformer.generate_square_subsequent_mask(7)),
+        ("bool tensor", "float32", "mask == 0"),
+    ),
+    "length first": (
+        lambda: MODULE(torch.randn(5, 3, 24), torch.randn(7, 3, 24)),
+        ("batch comes first", "x.transpose(0, 1)", "(5, 6, 3, 4)"),
+    ),
+    "length first, padding batch first": (
+        lambda: MODULE(BATCH_FIRST.transpose(0, 1), mask=hw.masks.padding(torch.ones(3, 7).bool())),
+        ("7 keys", "has 3", "batch first"),
+    ),
+    "heads after length": (
+        lambda: hw.attend(torch.randn(3, 5, 6, 4), torch.randn(3, 7, 6, 4), torch.randn(3, 7, 6, 4)),
+        ("(3, 5, 6, 4)", "x.transpose(-3, -2)"),
+    ),
+    "embed_dim not divisible": (
+        lambda: hw.MultiHeadAttention(25, 6),
+        ("embed_dim = 25", "num_heads = 6", "another number of heads", "head_dim"),
+    ),
+    "mask of the wrong rank": (
+        lambda: MODULE(BATCH_FIRST, mask=torch.ones(3, 7, 7).bool()),
+        ("(3, 6, 7, 7)", "(3, 7, 7)", "mask[:, None]"),
+    ),
+    "padding as a dense mask": (
+        lambda: MODULE(BATCH_FIRST, mask=torch.ones(3, 7).bool()),
+        ("query_len=7, key_len=7", "(3, 7)", "hw.masks.padding(keep)", "True = a real key"),
+    ),
+}
+
+
+@pytest.mark.parametrize("call", NEWCOMERS)
+def test_what_a_user_of_torchs_module_would_write(call: str) -> None:
+    wrong, words = NEWCOMERS[call]
+    with pytest.raises(ValueError, match=r".") as error:
+        wrong()
+    assert_says(error, words)
+
+
+def test_only_the_strict_upper_triangle_is_taken_for_a_mistake() -> None:
+    mask = torch.ones(7, 7).triu(1).bool()
+    mask[-1, -1] = True
+    for allowed in (mask, torch.ones(7, 7).triu().bool(), mask[:, :6], torch.zeros(7, 7).bool(), torch.ones(1, 1).bool()):
+        hw.masks.dense(allowed)

@@ -152,6 +152,12 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have one length: {wanted}")
     if key.shape[-3] != value.shape[-3] or key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]:
-        raise ValueError(f"heads must be a multiple of kv_heads, key and value must have as many heads: {wanted}")
+        raise ValueError(
+            f"heads must be a multiple of kv_heads, key and value must have as many heads: {wanted}. "
+            "Tensors (batch, length, heads, head_dim) go in as x.transpose(-3, -2)"
+        )
     if not query.shape[:-3] == key.shape[:-3] == value.shape[:-3]:
-        raise ValueError(f"query, key and value must have the same batch dimensions: {wanted}")
+        raise ValueError(
+            f"query, key and value must have the same batch dimensions: {wanted}. "
+            "The batch comes first: inputs (length, batch, width) of a module go in as x.transpose(0, 1)"
+        )

@@ -96,7 +96,10 @@ class Padding(Mask):
     def allows(self, tile: Tile) -> Tensor:
         if self.keep.dtype == torch.bool:
             if self.keep.shape[-1] != tile.key_len:
-                raise ValueError(f"padding: keep is about {self.keep.shape[-1]} keys, but the call has {tile.key_len}")
+                raise ValueError(
+                    f"padding: keep is about {self.keep.shape[-1]} keys, but the call has {tile.key_len}. Keep is (*batch, "
+                    "key_len); inputs are (*batch, length, width), batch first; a cache of fixed size counts all its slots"
+                )
             return tile.of_keys(self.keep)
         if self.keep.dim() > tile.batch_dims:
             raise ValueError(
@@ -255,9 +258,24 @@ def dense(tensor: Tensor) -> Mask:
         raise ValueError(
             "mask: expected a rule of hw.masks, called as in hw.masks.causal(), or a bool tensor, True = may attend; "
             f"got {kind(tensor)}. "
-            "A tensor that is added to the scores goes in as bias=; 0/1 integers as mask.bool()"
+            "0/1 integers go in as mask.bool(); torch's float masks of 0 and -inf as mask == 0; "
+            "a tensor that is added to the scores as bias= of hw.attend"
+        )
+    if _says_drop(tensor):
+        raise ValueError(
+            "mask: True = may attend, and this one lets every query attend only to what comes after it (the last to nothing): "
+            "it seems to be made for torch.nn.MultiheadAttention, where True = drop. Write hw.masks.causal(), or ~mask"
         )
     return Dense(tensor)
+
+
+def _says_drop(mask: Tensor) -> bool:
+    """Whether a mask is the strict upper triangle: a causal mask of those who say True = drop. Looks at CPU tensors alone,
+    for on other devices looking means waiting, and never while tracing."""
+    looks = type(mask) is Tensor and mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not looks or mask.dim() != 2 or mask.shape[0] != mask.shape[1] or len(mask) < 2 or mask[0, 0] or not mask[0, -1]:
+        return False
+    return torch.equal(mask, torch.ones_like(mask).triu(1))
 
 
 def as_rule(mask: Mask | Tensor) -> Mask:

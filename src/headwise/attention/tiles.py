@@ -85,7 +85,7 @@ class Tile:
         if x.dim() < 2 or any(have not in (1, want) for have, want in zip(x.shape[-2:], wanted, strict=True)):
             raise ValueError(
                 f"{what}: expected a tensor that broadcasts to (*batch, heads, query_len={wanted[0]}, key_len={wanted[1]}); "
-                f"got {tuple(x.shape)}. Which keys are padding is said by hw.masks.padding(keep)"
+                f"got {tuple(x.shape)}. Which keys are padding is said by hw.masks.padding(keep), True = a real key"
             )
 
 
