@@ -1,6 +1,8 @@
 """The house: floors import downwards, attention is formed in one place, the public names stay."""
 
 import ast
+import inspect
+import pydoc
 import re
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def test_a_floor_imports_only_floors_below(path):
 
 
 def test_attention_imports_torch_and_jaxtyping_alone():
-    standard = {"__future__", "abc", "collections", "contextlib", "dataclasses", "math", "typing"}
+    standard = {"__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "math", "typing"}
     for path in FILES:
         if path.parts[0] == "attention":
             assert {name.split(".")[0] for name in imports(path)} <= standard | {"torch", "jaxtyping", "headwise"}, path
@@ -57,14 +59,85 @@ def test_functions_fit_a_screen_and_files_read_in_one_go():
                 assert node.end_lineno - node.lineno < 62, f"{path}: {node.name}"
 
 
-def test_public_names():
-    assert sorted(hw.__all__) == [
-        "MultiHeadAttention", "Scores", "attend", "attend_with_lse", "attention_weights", "backends", "cache", "gates",
-        "load", "masks", "observe", "positions", "save", "statistics", "which_backend",
-    ]  # fmt: skip
-    assert hw.backends == ("formula", "sdpa")
+# What a user may write. A new line is a decision; a changed one breaks somebody.
+PUBLIC = """
+MultiHeadAttention(embed_dim, num_heads, *, num_kv_heads=None, head_dim=None, kdim=None, vdim=None, bias=True, position=None, \
+qk_norm=None, scores=None, dropout=0.0, device=None, dtype=None)
+MultiHeadAttention.forward(self, query, key=None, value=None, *, mask=None, cache=None)
+Scores(scale=None, softcap=None, sinks=False)
+attend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
+attend_with_lse(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
+attention_weights(query, key, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, rows=None, columns=None, \
+stage='weights')
+backends = ('formula', 'sdpa', 'blocks', 'flex')
+cache.Cross()
+cache.Fixed(max_len)
+cache.Growing()
+gates(model, values)
+load(folder)
+masks.causal()
+masks.dense(tensor)
+masks.documents(ids)
+masks.padding(lengths_or_keep)
+masks.prefix(lengths)
+masks.window(before, after)
+observe(model)
+positions.AfterRotation(norm)
+positions.Alibi(num_heads, slopes=None)
+positions.Linear(factor)
+positions.Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+positions.NTK(factor)
+positions.Rotary(base=10000.0, dim=None, interleaved=False, scaling=None)
+positions.Shaw(head_dim, before, after, device=None, dtype=None)
+positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=True, device=None, dtype=None)
+positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
+positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
+save(model, folder)
+statistics(record, top=3)
+which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
+"""
+IN_MODULES = {
+    "cache": ("Cross", "Fixed", "Growing"),
+    "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
+    "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
+}
+
+
+def signature(name: str, thing: object) -> str:
+    """How it is called, without annotations."""
+    called = inspect.signature(thing)
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in called.parameters.values()]
+    return f"{name}{called.replace(parameters=bare, return_annotation=called.empty)}"
+
+
+def test_public_names_and_signatures():
+    found = [signature("MultiHeadAttention.forward", hw.MultiHeadAttention.forward), f"backends = {hw.backends}"]
     for name in hw.__all__:
-        assert hasattr(hw, name)
+        if name in IN_MODULES:
+            found += [signature(f"{name}.{part}", getattr(getattr(hw, name), part)) for part in IN_MODULES[name]]
+        elif name != "backends":
+            found.append(signature(name, getattr(hw, name)))
+    assert sorted(found) == sorted(PUBLIC.strip().splitlines())
+    public = {name for name in vars(hw.masks) if name.islower() and not name.startswith("_")}
+    assert set(IN_MODULES["masks"]) == {name for name in public if inspect.isfunction(getattr(hw.masks, name))} - HELPERS
+
+
+HELPERS = {"as_rule", "dataclass", "kind", "abstractmethod"}  # functions that the module of masks needs, for others below
+
+
+def test_pydoc_reads_as_a_manual():
+    """The description names everything public, and everything public describes itself."""
+    manual = pydoc.render_doc(hw, renderer=pydoc.plaintext)
+    description = manual[manual.index("DESCRIPTION") : manual.index("PACKAGE CONTENTS")]
+    for name in hw.__all__:
+        assert re.search(rf"\b{name}\b", description), name
+        assert name == "backends" or inspect.getdoc(getattr(hw, name)), name
+    for name, parts in IN_MODULES.items():
+        for part in parts:
+            assert part in description or part == "AfterRotation", part
+            own = getattr(getattr(hw, name), part).__doc__
+            assert own, part
+            assert not own.startswith(f"{part}("), f"{part}: a dataclass without words"
 
 
 def test_the_readmes_python_runs(capsys):

@@ -1,4 +1,40 @@
-"""Multi-head attention you can train with, look into and teach from."""
+"""Multi-head attention you can train with, look into and teach from.
+
+    import headwise as hw
+
+ATTENTION ON TENSORS
+    y_i = sum_j p_ij v_j,   p_i = softmax_j(scale q_i . k_j + bias_ij)   over the keys j that the mask allows
+
+    attend(query, key, value, ...)            y; query (*batch, heads, query_len, head_dim), any number of batch dimensions
+    attend_with_lse(query, key, value, ...)   y, and the log-sum-exp of every row
+    attention_weights(query, key, ...)        p, or the scores on their way to it; some rows and columns, if you like
+    which_backend(query, key, value, ...)     what attend would run, and for each faster backend why not
+    backends                                  "formula" (the definition), "sdpa" (torch's fused kernels), "blocks" (windows
+                                              and documents in O(length x window)), "flex" (torch's FlexAttention)
+
+THE MODULE
+    MultiHeadAttention(embed_dim, num_heads, ...)   project, split into heads, attend, concatenate, project
+    Scores(scale, softcap, sinks)                   how its scores are formed
+
+RULES: small immutable objects that see positions. Key j has position j, query i position key_len - query_len + i.
+    masks       causal(), window(before, after), padding(lengths or keep), documents(ids), prefix(lengths), dense(tensor);
+                combined with & | ~; True = may attend
+    positions   Rotary (with Linear, NTK, YaRN, Llama3 scaling), Alibi, T5Buckets, Shaw, TransformerXL
+    cache       Growing(), Fixed(max_len), Cross(): keys and values between the steps of decoding
+
+LOOKING INTO HEADS
+    observe(model)       a context that records every call of its attention modules
+    statistics(record)   entropy, distance, shares and top keys of every head, exact
+    gates(model, ...)    a context that scales or silences single heads
+
+MODELS
+    load(folder), save(model, folder)
+
+What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are
+computed in at least float32; query head h uses key-value head h // (num_heads // num_kv_heads); a wrong call raises
+ValueError with what was expected and what came. The documentation of each name is its docstring:
+python -m pydoc headwise.attend, headwise.masks.window, headwise.positions.T5Buckets, ...
+"""
 
 from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends

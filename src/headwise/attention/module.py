@@ -40,15 +40,21 @@ class MultiHeadAttention(nn.Module):
     and the two parts of head_dim.
 
     embed_dim: width of query and output. num_heads: query heads. num_kv_heads: heads of key and value; query head h uses
-    h // (num_heads // num_kv_heads) (grouped-query attention, Ainslie et al. 2023; 1 = multi-query).
+    h // (num_heads // num_kv_heads) (grouped-query attention, Ainslie et al. 2023; 1 = multi-query, Shazeer 2019).
     head_dim: width of a head, or (key, value) widths; embed_dim // num_heads if not given. kdim, vdim: widths of the key and
-    value inputs. bias: True, False, or the names of the projections that have one. position: a ``Rotary``.
-    qk_norm: makes the norm of queries and of keys from their width, e.g. nn.RMSNorm, applied before any rotation.
-    scores: ``Scores``. dropout: on the weights, in training.
+    value inputs. bias: True, False, or the names of the projections that have one. position: a ``Rotary``, which turns queries
+    and keys, or a rule that is added to the scores: ``Alibi``, ``T5Buckets``, ``Shaw``, ``TransformerXL``.
+    qk_norm: makes the norm of queries and of keys from their width, e.g. nn.RMSNorm, applied before any rotation, or, as
+    ``AfterRotation(nn.RMSNorm)``, after it. scores: ``Scores``. dropout: on the weights, in training.
 
     Raises ValueError where widths, heads or names do not fit. A query that may attend to nothing gets zero from every head, so
-    the output there is b. torch.nn.MultiheadAttention differs: its masks say True = drop, an empty row is nan, and its
-    projections are one fused parameter.
+    the output there is b.
+
+    What others do differently. torch.nn.MultiheadAttention: masks say True = drop, inputs are length first unless
+    batch_first=True, the output comes in a tuple with the weights, an empty row is nan, projections are one fused parameter.
+    x-transformers: query head h uses key-value head h % num_kv_heads, so that grouped weights need their heads reordered.
+    flash-attn: tensors are (batch, length, heads, head_dim), a window (left, right) counts as ours. transformers: additive
+    masks, and an empty row spreads its weight evenly over the padding.
     """
 
     q_proj: nn.Linear
@@ -117,7 +123,8 @@ class MultiHeadAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Projections: uniform after Glorot and Bengio 2010, biases and sinks zero, norms their own."""
+        """Projections: uniform after Glorot and Bengio 2010, biases and sinks zero, norms their own. After ``to_empty`` call it
+        when the parts have reset themselves, as model.apply orders it: nn.Linear would undo what is done here."""
         for name in PROJECTIONS:
             projection = self.get_submodule(name)
             nn.init.xavier_uniform_(projection.weight)  # type: ignore[arg-type]
