@@ -92,7 +92,7 @@ positions.Shaw(head_dim, before, after, device=None, dtype=None)
 positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=True, device=None, dtype=None)
 positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
-save(model, folder)
+save(model, folder, dtype=None)
 statistics(record, top=3)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """
