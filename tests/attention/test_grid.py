@@ -41,12 +41,12 @@ def test_backend_is_the_formula(backend: str, case: Case) -> None:
         assert choice.backend == fastest
         assert tuple(choice.refused) == faster[: faster.index(fastest)]
         assert hw.which_backend(*made.tensors, **made.options, backend=backend).backend == backend
-        output, kernel = ran(hw.attend, *made.tensors, **made.options, backend=backend)
-        assert kernel == backend
         unasked, kernel = ran(hw.attend, *made.tensors, **made.options)
         assert kernel == fastest
-        grid.check_output(output, made, backend)
         grid.check_output(unasked, made, fastest)
+        output, kernel = ran(hw.attend, *made.tensors, **made.options, backend=backend)
+        assert kernel == backend
+        grid.check_output(output, made, backend)
         for refused, reason in choice.refused.items():
             if refused in cannot:
                 with pytest.raises(ValueError, match=re.escape(f"{refused!r} cannot evaluate this call: {reason}")):
@@ -77,12 +77,12 @@ def test_sizes_are_distinct_primes() -> None:
         assert all(n % d for n in sizes for d in range(2, n))
 
 
-@pytest.mark.parametrize("case", [case for case in cases_for("blocks") if case.mode == "train"][::5], ids=str)
-@pytest.mark.parametrize("backend", ["formula", "sdpa", "blocks"])
+TRAINED = [entry for entry in GRID if entry.values[1].mode == "train"][::5]
+
+
+@pytest.mark.parametrize(("backend", "case"), TRAINED)
 def test_gradients_of_one_of_two_results(backend: str, case: Case) -> None:
-    """An observed module wants lse beside an output that is trained, a loss may be of lse alone."""
-    if case.scores == "softcap" and backend == "sdpa":
-        backend = "formula"
+    """An observed module wants lse beside an output that is trained; a loss may be of lse alone."""
     made = make(case)
     output, _ = hw.attend_with_lse(*made.tensors, **made.options, backend=backend)
     grid.check_gradients(made, backend, output)
@@ -181,15 +181,16 @@ RULES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor], Callable[
 
 @pytest.mark.parametrize("backend", ["formula", "sdpa", "blocks"])
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("precision", ["float32", "float64", "autocast"])
 @pytest.mark.parametrize("mask", ["none", "window"])
 @pytest.mark.parametrize("lengths", QUERY_LEN)
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
 def test_rule_is_its_definition(
-    backend: str, name: str, dtype: torch.dtype, mask: str, lengths: str, batch: tuple[int, ...]
+    backend: str, name: str, precision: str, mask: str, lengths: str, batch: tuple[int, ...]
 ) -> None:
     """Values and gradients, those of the rule's own parameters among them. The window cuts keys off on both sides of a block
-    and, with more queries than keys, empties rows."""
+    and, with more queries than keys, empties rows. Under autocast nothing is less precise than without."""
+    dtype = torch.float64 if precision == "float64" else torch.float32
     query_len, value_dim = QUERY_LEN[lengths], VALUE_DIM["v<d"]
     shapes = (HEADS, query_len, HEAD_DIM), (KV_HEADS, KEY_LEN, HEAD_DIM), (KV_HEADS, KEY_LEN, value_dim)
     query, key, value = (torch.randn(*batch, *shape, dtype=dtype, requires_grad=True) for shape in shapes)
@@ -204,12 +205,13 @@ def test_rule_is_its_definition(
     made = Made((query, key, value), options, reference, d_outputs)
     assert len(made.leaves()) > 3
 
-    (output, lse), kernel = ran(hw.attend_with_lse, query, key, value, **options, backend=backend)
-    assert kernel == backend
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        output, kernel = ran(hw.attend, query, key, value, **options, backend=backend)
+        assert kernel == backend
+        (with_lse, lse), kernel = ran(hw.attend_with_lse, query, key, value, **options, backend=backend)
+        assert kernel == backend
     grid.check_output(output, made, backend)
+    grid.check_output(with_lse, made, backend)
     grid.check_lse(lse, made, backend)
-    grid.check_gradients(made, backend, output, lse)
-    output, kernel = ran(hw.attend, query, key, value, **options, backend=backend)
-    assert kernel == backend
-    grid.check_output(output, made, backend)
     grid.check_gradients(made, backend, output)
+    grid.check_gradients(made, backend, with_lse, lse)

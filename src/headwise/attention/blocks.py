@@ -98,10 +98,11 @@ class _Cut(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        whole = gradients[0].new_zeros(ctx.like.shape)  # batched under vmap, as torch.zeros would not be
+        wide = torch.promote_types(ctx.like.dtype, torch.float32)
+        whole = gradients[0].new_zeros(ctx.like.shape, dtype=wide)  # batched under vmap, as torch.zeros would not be
         for piece, gradient in zip(ctx.pieces, gradients, strict=True):
             whole[..., piece, :] += gradient
-        return whole, None
+        return whole.to(ctx.like.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> tuple[Tensor, ...]:
