@@ -162,6 +162,7 @@ def _score_mod(call: Call, batch: torch.Size) -> Callable[..., Tensor] | None:
     return score_mod
 
 
-def _corner(what: str, tensor: Tensor, call: Call) -> Tensor:
-    """The first pair of every head of a mask or bias, if it fits the call: a kernel would read beyond its ends."""
-    return fitting(what, tensor, torch.Size((*call.query.shape[:-2], 1, 1)))
+def _corner(what: str, corner: Tensor, call: Call) -> Tensor:
+    """The first pair of every head of a mask or bias, if the whole fits the call: a kernel would read beyond its ends."""
+    shape = torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
+    return fitting(what, corner.expand(*corner.shape[:-2], *shape[-2:]), shape)
