@@ -294,7 +294,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, and FlexAttention evaluated without the compiler, by a switch that torch has for debugging: what
     the rules lower to is the same, and a case takes milliseconds."""
     monkeypatch.setattr(blocks, "ROWS", ROWS)
-    monkeypatch.setattr(flex, "_kernels", lambda device: (flex_attention.flex_attention, flex_attention.create_block_mask))
+    monkeypatch.setattr(flex, "_kernel", lambda device: flex_attention.flex_attention)
     monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
 
 

@@ -23,7 +23,7 @@ from headwise.attention import flex
 from headwise.attention.backends import choose
 from headwise.attention.functional import make_call
 
-COMPILED = flex._kernels
+COMPILED = flex._kernel
 
 
 @pytest.fixture(autouse=True)
@@ -412,7 +412,7 @@ def _compile_anew() -> None:
 @pytest.mark.usefixtures("_compile_anew")
 @pytest.mark.parametrize("name", COMPILE)
 def test_flex_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flex, "_kernels", COMPILED)
+    monkeypatch.setattr(flex, "_kernel", COMPILED)
     monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", False)
     dtype, mask, may, options = COMPILE[name]
     query, key, value = (torch.randn(shape).to(dtype) for shape in ((3, 4, 131, 23), (3, 2, 263, 23), (3, 2, 263, 29)))

@@ -94,15 +94,15 @@ class _Cut(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Sequence[slice]], output: tuple[Tensor, ...]) -> None:
         x, ctx.pieces = inputs
-        ctx.like = x.new_zeros(()).expand_as(x)
+        ctx.shape, ctx.dtype = x.shape, x.dtype
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        wide = torch.promote_types(ctx.like.dtype, torch.float32)
-        whole = gradients[0].new_zeros(ctx.like.shape, dtype=wide)  # batched under vmap, as torch.zeros would not be
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        whole = gradients[0].new_zeros(ctx.shape, dtype=wide)  # batched under vmap, as torch.zeros would not be
         for piece, gradient in zip(ctx.pieces, gradients, strict=True):
             whole[..., piece, :] += gradient
-        return whole.to(ctx.like.dtype), None
+        return whole.to(ctx.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> tuple[Tensor, ...]:

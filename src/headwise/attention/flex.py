@@ -59,10 +59,10 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     with torch.autocast(call.query.device.type, enabled=False):
         if call.query.device.type == "cpu":  # where the kernel gives no log-sum-exp
             # It refuses tensors that require gradients even where none is asked for.
-            output = _kernels("cpu")[0](query.detach(), key.detach(), value.detach(), **options)
+            output = _kernel("cpu")(query.detach(), key.detach(), value.detach(), **options)
             row_lse = log_sum_exp(scores(call, call.tile()), None) if lse else None
         else:
-            output, aux = _kernels(call.query.device.type)[0](query, key, value, **options, return_aux=AuxRequest(lse=True))
+            output, aux = _kernel(call.query.device.type)(query, key, value, **options, return_aux=AuxRequest(lse=True))
             row_lse = aux.lse.reshape(*batch, *aux.lse.shape[1:])
             output = output.masked_fill(aux.lse[..., None] == -torch.inf, 0.0)
         output = output.reshape(*batch, *output.shape[1:])
@@ -72,9 +72,11 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
 
 
 @cache
-def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., BlockMask]]:
-    """The CPU's kernel does not compile with a number that varies, such as the width of a second window."""
-    return torch.compile(flex_attention, dynamic=False if device == "cpu" else None), create_block_mask
+def _kernel(device: str) -> Callable[..., Any]:
+    """The CPU's does not compile with a number that varies, such as the width of a second window. Where torch would give up
+    after some rules and evaluate the rest unfused, it raises instead."""
+    uncompiled: Callable[..., Any] = flex_attention
+    return torch.compile(uncompiled, fullgraph=True, dynamic=False if device == "cpu" else None, recompile_limit=256)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ def _block_mask(call: Call, batch: torch.Size) -> BlockMask | None:
     seen = _corner("mask", mask.allows(call.tile(slice(1), slice(1))), call).shape
     heads = seen[-3] if len(seen) > 2 else 1
     sequences = batch.numel() if len(seen) > 3 else 1
-    return _kernels(call.query.device.type)[1](
+    return create_block_mask(
         lambda b, h, i, j: mask.allows(_pair(call, batch, b, h, i, j)),
         sequences,
         heads,

@@ -35,7 +35,8 @@ def attend(
     forbids.
     scale: defaults to 1 / sqrt(head_dim). softcap: s becomes softcap * tanh(s / softcap). sinks: (heads,) scores that join
     the denominator alone. dropout: the share of weights dropped, whoever calls (a module passes 0 in eval).
-    backend: None = the fastest that is exact for this call; one of hw.backends = that one, or an error saying why not.
+    backend: None = the fastest that is exact for this call; one of hw.backends = that one, or an error saying why not. Second
+    derivatives exist on "formula" alone; first and forward-mode ones whatever is chosen.
 
     A query that may attend to nothing gives zero output and zero gradients. Query head h uses key-value head
     h // (heads // kv_heads). Raises ValueError where shapes, dtypes or devices do not fit.

@@ -107,6 +107,8 @@ class _Fused(torch.autograd.Function):
     it is formed again for some rows at a time (Dao et al. 2022, algorithm 4).
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
