@@ -75,8 +75,8 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
 def _kernel(device: str) -> Callable[..., Any]:
     """The CPU's does not compile with a number that varies, such as the width of a second window. Where torch would give up
     after some rules and evaluate the rest unfused, it raises instead."""
-    uncompiled: Callable[..., Any] = flex_attention
-    return torch.compile(uncompiled, fullgraph=True, dynamic=False if device == "cpu" else None, recompile_limit=256)
+    dynamic = False if device == "cpu" else None
+    return torch.compile(flex_attention, fullgraph=True, dynamic=dynamic, recompile_limit=256)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True, eq=False)
