@@ -18,7 +18,7 @@ from headwise.attention import formula, sdpa
 from headwise.attention.formula import Call
 from headwise.attention.masks import Dense
 from headwise.attention.positions import Added
-from headwise.attention.tiles import Tile, fitting
+from headwise.attention.tiles import Tile, fitting, without_autocast
 
 ROWS = 192  # of one block; see benchmarks/LOG.md
 WORTH = 0.6  # the share of pairs above which blocks do not pay
@@ -49,11 +49,13 @@ def slower(call: Call) -> str | None:
 
 def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     """The output and, where asked for, the log-sum-exp of every row."""
+    call.corners()
     cuts = list(spans(call, ROWS))
     queries = call.query.split(ROWS, dim=-2)
-    keys, values = (_Cut.apply(x, [columns for _, columns in cuts]) for x in (call.key, call.value))
+    cut = _Cut.forward if torch.compiler.is_compiling() else _Cut.apply  # dynamo writes slices' gradients in its own way
+    keys, values = (cut(x, [columns for _, columns in cuts]) for x in (call.key, call.value))
     parts = []
-    with torch.autocast(call.query.device.type, enabled=False):  # rules multiply, too
+    with without_autocast(call.query.device):  # rules multiply, too
         for span, query, key, value in zip(cuts, queries, keys, values, strict=True):
             part = _part(call, call.tile(*span), query, key, value)
             parts.append((formula if sdpa.refuse(part) else sdpa).attend(part, lse))

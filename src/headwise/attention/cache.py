@@ -45,7 +45,8 @@ class Growing:
 
 
 class Cross(Growing):
-    """For cross-attention: the other sequence is projected in the first step and kept."""
+    """For cross-attention: the other sequence is projected in the first step and kept. A step does not know where its query
+    stands, so that rules which see query positions (causal, window) have no meaning here."""
 
     def with_new(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return key, value
@@ -65,7 +66,8 @@ class Fixed(Growing):
         if max_len < 1:
             raise ValueError(f"Fixed: expected max_len of at least 1; got {max_len}")
         self.max_len = max_len
-        self._length = torch.zeros((), dtype=torch.long)
+        with torch.inference_mode(False):  # written in place, in that mode and out of it
+            self._length = torch.zeros((), dtype=torch.long)
 
     @property
     def length(self) -> Int[Tensor, ""]:  # type: ignore[override]
@@ -92,7 +94,8 @@ class Fixed(Growing):
             return held
         if held is not None and self._length > 0:
             raise ValueError(f"hw.cache.Fixed: holds {tuple(held.shape)}, and this step is {tuple(new.shape)}; reset it first")
-        return new.new_zeros(shape)
+        with torch.inference_mode(False):
+            return new.new_zeros(shape)
 
     def place(self, mask: Mask | None, count: int) -> tuple[Mask | None, Int[Tensor, " count"] | None]:
         filled = padding(self._length + count)

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_bloc
 from headwise.attention.formula import Call, join_sinks, log_sum_exp, scores
 from headwise.attention.positions import Added, Alibi
 from headwise.attention.sdpa import has_tangent, needs_gradient
-from headwise.attention.tiles import Tile, fitting
+from headwise.attention.tiles import Tile, without_autocast
 
 
 def refuse(call: Call) -> str | None:
@@ -56,7 +56,7 @@ def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
         "scale": call.scale,
         "enable_gqa": bool(query.shape[1] != key.shape[1]),
     }
-    with torch.autocast(call.query.device.type, enabled=False):
+    with without_autocast(call.query.device):
         if call.query.device.type == "cpu":  # where the kernel gives no log-sum-exp
             # It refuses tensors that require gradients even where none is asked for.
             output = _kernel("cpu")(query.detach(), key.detach(), value.detach(), **options)
@@ -127,10 +127,10 @@ def _pair(call: Call, batch: torch.Size, b: Tensor, h: Tensor, i: Tensor, j: Ten
 
 
 def _block_mask(call: Call, batch: torch.Size) -> BlockMask | None:
-    mask = call.mask
-    if mask is None:
+    mask, (corner, _) = call.mask, call.corners()
+    if mask is None or corner is None:
         return None
-    seen = _corner("mask", mask.allows(call.tile(slice(1), slice(1))), call).shape
+    seen = corner.shape
     heads = seen[-3] if len(seen) > 2 else 1
     sequences = batch.numel() if len(seen) > 3 else 1
     return create_block_mask(
@@ -148,8 +148,6 @@ def _score_mod(call: Call, batch: torch.Size) -> Callable[..., Tensor] | None:
     bias, softcap = call.bias, call.softcap
     if bias is None and softcap is None:
         return None
-    if bias is not None:
-        _corner("bias", bias.added(call.tile(slice(1), slice(1)), call.query[..., :1, :], call.key[..., :1, :], 1.0), call)
     slopes = bias.of_heads(call.query) if isinstance(bias, Alibi) else None  # a kernel makes no tensors
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -162,9 +160,3 @@ def _score_mod(call: Call, batch: torch.Size) -> Callable[..., Tensor] | None:
         return score
 
     return score_mod
-
-
-def _corner(what: str, corner: Tensor, call: Call) -> Tensor:
-    """The first pair of every head of a mask or bias, if the whole fits the call: a kernel would read beyond its ends."""
-    shape = torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
-    return fitting(what, corner.expand(*corner.shape[:-2], *shape[-2:]), shape)

@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headwise.attention.masks import Mask
-from headwise.attention.positions import Added, Bias
-from headwise.attention.tiles import Select, Tile, fitting
+from headwise.attention.positions import Bias
+from headwise.attention.tiles import Select, Tile, as_added, fitting, without_autocast
 
 Stage = Literal["product", "capped", "masked", "weights"]
 
@@ -58,6 +58,15 @@ class Call:
         query_len, key_len, batch_dims = self.query.shape[-2], self.key.shape[-2], self.query.dim() - 3
         return Tile(query_len, key_len, rows, columns, self.query.device, batch_dims, self.positions)
 
+    def corners(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and bias of the first pair of every head, if they fit the whole call; for those who never form the whole."""
+        corner, shape = self.tile(slice(1), slice(1)), torch.Size((*self.query.shape[:-1], self.key.shape[-2]))
+        mask, bias = None if self.mask is None else self.mask.allows(corner), self.added(corner)
+        for what, x in (("mask", mask), ("bias", bias)):
+            if x is not None:
+                fitting(what, x.expand(*x.shape[:-2], *shape[-2:]), shape)
+        return mask, bias
+
     def added(self, tile: Tile) -> Tensor | None:
         """The bias of a tile, broadcastable to (*batch, heads, rows, columns)."""
         if self.bias is None:
@@ -83,8 +92,7 @@ def scores(call: Call, tile: Tile, stage: Stage = "masked") -> Float[Tensor, "*b
     if bias is not None:
         s = s + fitting("bias", bias, s.shape).to(wide)
     if call.mask is not None:  # adding is several times faster than filling, and the mask is often smaller than the scores
-        allows = fitting("mask", call.mask.allows(tile), s.shape)
-        s = s + torch.zeros_like(allows, dtype=wide).masked_fill(~allows, -torch.inf)
+        s = s + as_added(fitting("mask", call.mask.allows(tile), s.shape), wide)
     return s
 
 
@@ -93,8 +101,9 @@ def allowed(call: Call, tile: Tile) -> Bool[Tensor, ...]:
     pairs = torch.ones(tile.num_rows, tile.num_columns, dtype=torch.bool, device=call.query.device)
     if call.mask is not None:
         pairs = pairs & call.mask.allows(tile)
-    if isinstance(call.bias, Added):  # the other rules forbid nothing
-        pairs = pairs & (call.bias.added(tile, call.query, call.key, call.scale) > -torch.inf)
+    bias = call.added(tile) if call.bias is not None and call.bias.forbids else None
+    if bias is not None:
+        pairs = pairs & (bias > -torch.inf)
     return pairs
 
 
@@ -123,7 +132,7 @@ def join_sinks(output: Tensor, lse: Tensor, sinks: Float[Tensor, " heads"]) -> t
 
 def weights(call: Call, tile: Tile, stage: Stage = "weights") -> Float[Tensor, "*batch heads rows columns"]:
     """s or p of a tile. Whole rows are needed for the denominator of p; the columns are selected afterwards."""
-    with torch.autocast(call.query.device.type, enabled=False):
+    with without_autocast(call.query.device):
         if stage != "weights":
             return scores(call, tile, stage)
         return softmax(scores(call, call.tile(tile.rows)), call.sinks)[..., tile.columns]
@@ -133,7 +142,7 @@ def attend(
     call: Call, lse: bool = False
 ) -> tuple[Float[Tensor, "*batch heads query_len value_dim"], Float[Tensor, "*batch heads query_len"] | None]:
     """y and, where asked for, the log-sum-exp of every row, by the definition: builds the whole matrix."""
-    with torch.autocast(call.query.device.type, enabled=False):
+    with without_autocast(call.query.device):
         s = scores(call, call.tile())
         p = torch.nn.functional.dropout(softmax(s, call.sinks), call.dropout)
         y = _by_key_head(p, call) @ call.value.unsqueeze(-3).to(p.dtype)

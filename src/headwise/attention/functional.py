@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf, isfinite
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -130,6 +131,9 @@ def make_call(
     bias = None if bias is None else as_bias(bias)
     if sinks is not None and sinks.shape != query.shape[-3:-2]:
         raise ValueError(f"sinks: expected one number per head, ({query.shape[-3]},); got {tuple(sinks.shape)}")
+    for name, number in (("scale", scale), ("softcap", softcap), ("dropout", dropout)):
+        if not isinstance(number, int | float | torch.SymFloat | None) or (name == "dropout" and number is None):
+            raise ValueError(f"{name}: expected a number; got {masks.kind(number)}. A learned scale multiplies the query")
     if softcap is not None and not 0 < softcap < inf:
         raise ValueError(f"softcap: expected a positive number; got {softcap}")
     if scale is not None and not isfinite(scale):

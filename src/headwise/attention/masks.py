@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headwise.attention.tiles import Tile, kind
+from headwise.attention.tiles import Tile, has_values, kind
 
 
 class Mask(ABC):
@@ -46,8 +46,12 @@ class Mask(ABC):
     def __and__(self, other: Mask | Tensor) -> Mask:
         return _Both(self, as_rule(other))
 
+    __rand__ = __and__
+
     def __or__(self, other: Mask | Tensor) -> Mask:
         return _Either(self, as_rule(other))
+
+    __ror__ = __or__
 
     def __invert__(self) -> Mask:
         return _Not(self)
@@ -126,7 +130,7 @@ class Documents(Mask):
         return True
 
     def reach(self, tile: Tile, size: int) -> list[range] | None:
-        if torch.compiler.is_compiling():  # the blocks depend on the values of the ids
+        if not has_values(self.ids) or self.ids.numel() == 0:  # on which the blocks depend
             return None
         self._check(tile)
         ids, document = torch.unique(self.ids.reshape(-1, tile.key_len), return_inverse=True)
@@ -138,9 +142,9 @@ class Documents(Mask):
         return [range(int(first.min()), int(last.max()) + 1) for first, last in zip(*bounds, strict=True)]
 
     def _check(self, tile: Tile) -> None:
-        if self.ids.shape[-1] != tile.key_len or tile.query_len > tile.key_len:
+        if self.ids.shape[-1:] != (tile.key_len,) or tile.query_len > tile.key_len:
             raise ValueError(
-                f"documents: {self.ids.shape[-1]} ids for {tile.key_len} keys and {tile.query_len} queries; "
+                f"documents: {self.ids.shape[-1] if self.ids.dim() else 'one'} ids for {tile.key_len} keys and {tile.query_len} queries; "
                 "give one id per key, and at most as many queries as keys"
             )
 
@@ -230,8 +234,8 @@ def causal() -> Mask:
 def window(before: int | None, after: int | None) -> Mask:
     """Keys from ``before`` positions back to ``after`` ahead, both included: window(256, 0) is 257 keys. None = unlimited."""
     for name, width in (("before", before), ("after", after)):
-        if width is not None and width < 0:
-            raise ValueError(f"window: {name} counts positions and must not be negative; got {width}")
+        if width is not None and (not isinstance(width, int) or width < 0):
+            raise ValueError(f"window: {name} counts positions and must be an integer and not be negative; got {width}")
     return Window(before, after)
 
 
@@ -272,7 +276,7 @@ def dense(tensor: Tensor) -> Mask:
 def _says_drop(mask: Tensor) -> bool:
     """Whether a mask is the strict upper triangle: a causal mask of those who say True = drop. Looks at CPU tensors alone,
     for on other devices looking means waiting, and never while tracing."""
-    looks = type(mask) is Tensor and mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    looks = has_values(mask) and mask.device.type == "cpu"
     if not looks or mask.dim() != 2 or mask.shape[0] != mask.shape[1] or len(mask) < 2 or mask[0, 0] or not mask[0, -1]:
         return False
     return torch.equal(mask, torch.ones_like(mask).triu(1))

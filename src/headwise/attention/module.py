@@ -171,6 +171,10 @@ class MultiHeadAttention(nn.Module):
                 "cache: self-attention (no key given) takes hw.cache.Growing or Fixed, cross-attention hw.cache.Cross; "
                 f"got {type(cache).__name__}"
             )
+        if isinstance(cache, Cross) and self.position is not None:
+            raise ValueError(
+                "hw.cache.Cross: a step of cross-attention does not know where its query stands; leave position out"
+            )
         mask = None if mask is None else as_rule(mask)
         key = query if key is None else key
         value = key if value is None else value

@@ -26,7 +26,9 @@ __all__ = [
 
 
 class Bias(ABC):
-    """A rule for what is added to the scores; see the module's text."""
+    """A rule for what is added to the scores; see the module's text. ``forbids``: whether that may be -inf."""
+
+    forbids: bool = True
 
     @abstractmethod
     def added(
@@ -59,10 +61,13 @@ class Alibi(Bias):
     the query count by their distance, too; with a causal mask this is the paper's -slope (i - j).
     """
 
+    forbids = False
     num_heads: int
     slopes: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        if self.slopes is not None:
+            object.__setattr__(self, "slopes", tuple(map(float, self.slopes)))  # which are given, not learned
         if self.num_heads < 1 or (self.slopes is not None and len(self.slopes) != self.num_heads):
             count = "none" if self.slopes is None else len(self.slopes)
             raise ValueError(f"Alibi: expected one slope for each of num_heads = {self.num_heads} heads; got {count}")
@@ -96,6 +101,8 @@ class T5Buckets(nn.Module, Bias):
     weight: (num_buckets, num_heads), zero at first (which is plain attention). T5 shares one table among all layers of a
     stack: give them one T5Buckets. T5 also leaves its scores unscaled: hw.Scores(scale=1.0).
     """
+
+    forbids = False
 
     def __init__(
         self,
@@ -146,6 +153,8 @@ class Shaw(nn.Module, Bias):
     relative values a^V are left out, as most of its descendants leave them.
     """
 
+    forbids = False
+
     def __init__(
         self,
         head_dim: int,
@@ -180,6 +189,8 @@ class TransformerXL(nn.Module, Bias):
     W_k,R) makes it (num_heads, head_dim); u and v are (num_heads, head_dim), zero at first. A Conformer has u, v and W in every
     layer; Transformer-XL shares u and v among its layers.
     """
+
+    forbids = False
 
     def __init__(
         self,

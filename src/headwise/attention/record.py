@@ -12,7 +12,7 @@ from torch import Tensor
 from headwise.attention import blocks, formula
 from headwise.attention.formula import Call, Stage
 from headwise.attention.masks import Mask
-from headwise.attention.tiles import Select
+from headwise.attention.tiles import Select, without_autocast
 
 # Called with (module, call, head outputs, lse) after every call of a module. None = nobody looks: a plain global, so that a
 # compiled graph is guarded by it and carries nothing of it.
@@ -72,7 +72,7 @@ class Recorded:
         ``batch`` indexes the first batch dimension.
         """
         tile = self.call.tile(rows, columns)
-        with torch.no_grad(), torch.autocast(self.query.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(self.query.device):
             if stage != "weights" or columns is None:
                 found = formula.weights(self.call, tile, stage)
             else:
@@ -95,7 +95,7 @@ class Recorded:
         width = max(columns.stop - columns.start for _, columns in blocks.spans(self.call, blocks.ROWS))
         size = max(1, limit // max(1, self.lse[..., :1].numel() * width))
         for rows, columns in blocks.spans(self.call, size):
-            with torch.autocast(self.query.device.type, enabled=False):
+            with without_autocast(self.query.device):
                 s = formula.scores(self.call, self.call.tile(rows, columns))
                 p = formula.softmax(s, self.call.sinks)
                 yield rows, columns, p, s.sub_(self.lse[..., rows, None]).clamp_(min=lowest, max=0.0)

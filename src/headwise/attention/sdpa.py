@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
 from headwise.attention.formula import Call, join_sinks, log_sum_exp, scores
-from headwise.attention.positions import Added
-from headwise.attention.tiles import fitting
+from headwise.attention.tiles import as_added, fitting, in_transform, without_autocast
 
 BLOCK = 2**20  # scores held at a time by the backward pass below
 
@@ -38,7 +37,7 @@ def refuse(call: Call) -> str | None:
 
 def attend(call: Call, lse: bool = False) -> tuple[Tensor, Tensor | None]:
     """The output and, where asked for, the log-sum-exp of every row."""
-    with torch.autocast(call.query.device.type, enabled=False):
+    with without_autocast(call.query.device):
         # The fused kernels take four dimensions and one width: leading dimensions are folded, the narrower side padded.
         batch, value_dim = call.query.shape[:-3], call.value.shape[-1]
         width = max(call.query.shape[-1], value_dim)
@@ -70,6 +69,7 @@ def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
     output is zeroed, which zeroes its gradients too.
     """
     tile, shape = call.tile(), torch.Size((*call.query.shape[:-1], call.key.shape[-2]))
+    full_rows = call.mask is None or (call.mask.sees_itself() and shape[-2] <= shape[-1])
     bias = call.added(tile)
     if bias is None:
         flag = "all" if call.mask is None else call.mask.flag(tile)
@@ -78,14 +78,16 @@ def _lower(call: Call) -> tuple[Tensor | None, bool, Tensor | None]:
         if flag is not None or call.mask is None:
             return None, flag == "causal", None
         mask = fitting("mask", call.mask.allows(tile), shape)
-        if call.mask.sees_itself() and shape[-2] <= shape[-1]:
+        if full_rows:
             return mask, False, None
         empty = ~mask.any(dim=-1, keepdim=True)
         return mask | empty, False, empty
     bias = fitting("bias", bias, shape).to(torch.promote_types(call.query.dtype, torch.float32))
     if call.mask is not None:
-        bias = torch.where(fitting("mask", call.mask.allows(tile), shape), bias, -torch.inf)
-    empty = (bias == -torch.inf).all(dim=-1, keepdim=True)
+        bias = bias + as_added(fitting("mask", call.mask.allows(tile), shape), bias.dtype)
+    if full_rows and call.bias is not None and not call.bias.forbids:
+        return bias, False, None
+    empty = bias.detach().amax(dim=-1, keepdim=True) == -torch.inf
     return bias.masked_fill(empty, 0.0), False, empty
 
 
@@ -94,7 +96,7 @@ def _with_lse(
 ) -> tuple[Tensor, Tensor]:
     """The CPU's kernel by the name under which it returns its log-sum-exp, too."""
     if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+        mask = as_added(mask, query.dtype)
     if needs_gradient(query, key, value, mask):
         return _Fused.apply(query, key, value, mask, causal, scale)
     return _Fused.forward(query, key, value, mask, causal, scale)
@@ -129,9 +131,9 @@ class _Fused(torch.autograd.Function):
         (d_output, d_lse), (query, key, value, mask, output, lse) = gradients, ctx.saved_tensors
         wide, heads = torch.promote_types(query.dtype, torch.float32), (key.shape[1], -1)
         k, v = (x.to(wide).unsqueeze(2) for x in (key, value))
-        d_query, d_key, d_value = (torch.zeros_like(x, dtype=wide) for x in (query, key, value))
-        d_mask = None if mask is None or not ctx.needs_input_grad[3] else torch.zeros_like(mask)
-        d_row = d_lse - (d_output.to(wide) * output).sum(-1)
+        d_row = d_lse - (d_output.to(wide) * output).sum(-1)  # batched under vmap, and so is what is made from it
+        d_query, d_key, d_value = (d_row.new_zeros(x.shape, dtype=wide) for x in (query, key, value))
+        d_mask = None if mask is None or not ctx.needs_input_grad[3] else d_row.new_zeros(mask.shape, dtype=mask.dtype)
         # A compiled graph takes all rows at once: a loop would be written into it, for every length anew.
         at_once = torch.compiler.is_compiling()
         size = query.shape[2] if at_once else max(16, BLOCK // (query.shape[0] * query.shape[1] * key.shape[2]))
@@ -162,15 +164,14 @@ def _gives_lse(call: Call) -> bool:
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd will ask for a gradient of any of them."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    inside = in_transform()  # where a wrapper says requires_grad=False of a tensor that has it
+    floating = [x for x in tensors if x is not None and x.is_floating_point()]
+    return torch.is_grad_enabled() and any(x.requires_grad or inside for x in floating)
 
 
 def has_tangent(call: Call) -> bool:
     """Whether a forward-mode derivative is under way."""
-    rule = call.bias
-    given = rule.parameters() if isinstance(rule, nn.Module) else [rule.tensor] if isinstance(rule, Added) else []
-    tensors = (call.query, call.key, call.value, *given)
-    return not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def _fold(x: Tensor, batch: torch.Size) -> Tensor:

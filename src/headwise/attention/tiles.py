@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,6 +101,28 @@ def fitting(what: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     return tensor
 
 
+def as_added(allows: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to scores: 0 where it allows, -inf where it forbids."""
+    return torch.zeros_like(allows, dtype=dtype).masked_fill(~allows, -torch.inf)
+
+
 def kind(x: object) -> str:
     """What something is, for a message."""
     return str(x.dtype) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def in_transform() -> bool:
+    """Whether torch.func transforms a function just now: its tensors then hide their values and their need of gradients."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether the numbers of a tensor can be looked at: not while something is traced or transformed, nor of a fake tensor."""
+    return type(x) is Tensor and not x.is_meta and not torch.compiler.is_compiling() and not in_transform()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which products keep the dtype of their tensors."""
+    if not torch.amp.is_autocast_available(device.type):  # as on the meta device
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,6 +49,9 @@ class Calls(Sequence[Recorded]):
         """
         last = self._calls[-1]
         positions = [call.call.tile().query_positions[:, 0] for call in self._calls]
+        for before, after in pairwise(positions):
+            if last.call.same_sequence and before[-1:] + 1 != after[:1]:
+                raise ValueError(f"{self.address!r}: the queries of one call do not go on in the next; choose calls by index")
         for call, here in zip(self._calls, positions, strict=True):
             held = call.key.shape[-2] if call.call.positions is None else int(here[-1]) + 1
             if isinstance(call.call.bias, Added) or not torch.equal(call.key[..., :held, :], last.key[..., :held, :]):
@@ -109,7 +113,8 @@ def observe(model: nn.Module) -> Iterator[Record]:
     """Records every call of the model's attention modules: ``with hw.observe(model) as record: model(x)``.
 
     record["encoder.layers.0.self_attention"] holds query, key, value, the rules, lse and head_outputs, detached; weights are
-    computed from them when asked for, so nothing (query_len, key_len) is kept. Outside the context nothing is recorded and a
+    computed from them when asked for, so nothing (query_len, key_len) is kept. Mask tensors are kept as they are, not copied:
+    do not write into them. Outside the context nothing is recorded and a
     compiled graph is what it was. Inside, a compiled model breaks its graph at each attention, or, with fullgraph=True,
     raises. A checkpointed module (torch.utils.checkpoint) must run its backward pass inside too, and records its
     recomputation as a call of its own. Raises RuntimeError where another observation is on, ValueError where the model has no
@@ -149,7 +154,7 @@ def _detached(call: Call) -> Call:
     if isinstance(bias, Added):
         bias = Added(_kept(bias.tensor, False))
     elif isinstance(bias, nn.Module):
-        bias = deepcopy(bias).requires_grad_(False)
+        bias = deepcopy(bias, {id(weight): weight.detach().clone() for weight in bias.parameters()})
     return replace(call, **kept, bias=bias)
 
 
