@@ -41,9 +41,9 @@ RULES: dict[str, Callable[[Tensor], hw.masks.Mask]] = {
 }
 
 
-# Rules and options know nothing of each other: every one of them, and the two that differ most with all rules.
+# Rules and options know nothing of each other: every one of them, and one option with all rules.
 PAIRS = [(options, "causal & padding") for options in OPTIONS]
-PAIRS += [(options, rule) for options in ("plain", "t5") for rule in RULES if rule != "causal & padding"]
+PAIRS += [("rotary", rule) for rule in RULES if rule != "causal & padding"]
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +221,79 @@ def test_gradcheck_of_the_formula(mask: hw.masks.Mask | None, softcap: float | N
 @pytest.mark.parametrize("mask", [None, hw.masks.causal(), EMPTY_ROWS], ids=["none", "causal", "empty rows"])
 def test_gradcheck_of_the_other_backends(mask: hw.masks.Mask | None, backend: str) -> None:
     assert torch.autograd.gradcheck(formula_of(mask, None, backend), tensors_for_derivatives())
+
+
+TRANSFORMED: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "sinks": lambda: {"sinks": torch.linspace(-1, 1, 4, dtype=torch.float64)},
+    "learned bias": lambda: {"bias": torch.randn(4, 7, 7, dtype=torch.float64, requires_grad=True)},
+    "t5": lambda: {"bias": randomised(positions.T5Buckets(4).double())},
+    "window": lambda: {"mask": hw.masks.window(2, 1)},
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's vmap over a kernel without a rule of its own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # inside torch's forward mode
+@pytest.mark.parametrize("options", TRANSFORMED)
+def test_transforms_of_torch_func(options: str) -> None:
+    """Gradients per sample, forward mode and second derivatives of what is chosen unasked are those of the formula."""
+    how, query = TRANSFORMED[options](), torch.randn(3, 4, 7, 5, dtype=torch.float64)
+
+    def loss(backend: str | None) -> Callable[[Tensor], Tensor]:
+        return lambda q: hw.attend(q, q, q, **how, backend=backend).pow(2).sum()
+
+    for transform in (
+        lambda f: torch.func.vmap(torch.func.grad(f)),
+        torch.func.grad,
+        lambda f: lambda q: torch.func.jvp(f, (q,), (torch.ones_like(q),))[1],
+        lambda f: lambda q: torch.func.hessian(f)(q[:1, :, :2]) if options == "plain" else q,
+    ):
+        torch.testing.assert_close(transform(loss(None))(query), transform(loss("formula"))(query), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", [None, "formula", "sdpa", "blocks"])
+def test_shapes_on_the_meta_device(backend: str | None) -> None:
+    query = torch.empty(2, 4, 400, 8, device="meta")
+    assert hw.attend(query, query, query, mask=hw.masks.window(9, 0), backend=backend).shape == query.shape
+    module = hw.MultiHeadAttention(24, 6, position=positions.T5Buckets(6), device="meta")
+    module.position = module.position.to("meta")
+    assert module(torch.empty(2, 5, 24, device="meta"), mask=hw.masks.causal()).shape == (2, 5, 24)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_documents_whose_ids_cannot_be_looked_at() -> None:
+    """Blocks depend on the ids: without their values, or without any, the call runs whole."""
+    query, ids = torch.randn(3, 2, 400, 8), torch.arange(400).expand(3, 400) // 90
+    whole = hw.attend(query, query, query, mask=hw.masks.documents(ids), backend="formula")
+    each = torch.func.vmap(lambda q, i: hw.attend(q, q, q, mask=hw.masks.documents(i)))(query, ids)
+    torch.testing.assert_close(each, whole, rtol=1e-4, atol=1e-5)
+    nothing = torch.zeros(0, 2, 400, 8)
+    assert hw.attend(nothing, nothing, nothing, mask=hw.masks.documents(ids[:0])).shape == nothing.shape
+
+
+def test_a_fixed_cache_leaves_inference_mode() -> None:
+    module, x = attention("rotary"), torch.randn(2, 5, EMBED_DIM)
+    with torch.inference_mode():
+        cache = hw.cache.Fixed(9)
+        want = module(x, mask=hw.masks.causal(), cache=cache)
+    cache.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(module(x, mask=hw.masks.causal(), cache=cache), want.clone())
+
+
+@pytest.mark.nohook
+def test_numbers_that_would_lose_their_gradient() -> None:
+    query = torch.randn(2, 4, 7, 5)
+    with pytest.raises(ValueError, match=r"scale: expected a number; got torch\.float32"):
+        hw.attend(query, query, query, scale=torch.ones((), requires_grad=True))
+    with pytest.raises(ValueError, match="Cross: a step of cross-attention does not know where its query stands"):
+        attention("rotary")(torch.randn(2, 1, 24), torch.randn(2, 5, 24), cache=hw.cache.Cross())
+
+
+def test_calls_that_are_no_steps_are_not_joined() -> None:
+    module, x = attention("plain"), torch.randn(2, 5, EMBED_DIM)
+    with hw.observe(module) as record:
+        module(x)
+        module(x)
+    with pytest.raises(ValueError, match="the queries of one call do not go on in the next"):
+        record[""].joined()

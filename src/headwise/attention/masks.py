@@ -142,9 +142,10 @@ class Documents(Mask):
         return [range(int(first.min()), int(last.max()) + 1) for first, last in zip(*bounds, strict=True)]
 
     def _check(self, tile: Tile) -> None:
-        if self.ids.shape[-1:] != (tile.key_len,) or tile.query_len > tile.key_len:
+        count = self.ids.shape[-1] if self.ids.dim() else "no row of"
+        if count != tile.key_len or tile.query_len > tile.key_len:
             raise ValueError(
-                f"documents: {self.ids.shape[-1] if self.ids.dim() else 'one'} ids for {tile.key_len} keys and {tile.query_len} queries; "
+                f"documents: {count} ids for {tile.key_len} keys and {tile.query_len} queries; "
                 "give one id per key, and at most as many queries as keys"
             )
 
