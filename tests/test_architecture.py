@@ -122,7 +122,8 @@ def test_public_names_and_signatures():
     assert set(IN_MODULES["masks"]) == {name for name in public if inspect.isfunction(getattr(hw.masks, name))} - HELPERS
 
 
-HELPERS = {"as_rule", "has_values", "dataclass", "kind", "abstractmethod"}  # functions that the module of masks needs, for others below
+# Functions that the module of masks needs, for others below.
+HELPERS = {"as_rule", "has_values", "dataclass", "kind", "abstractmethod"}
 
 
 def test_pydoc_reads_as_a_manual():
