@@ -26,6 +26,8 @@ def refuse(call: Call) -> str | None:
     given = call.bias.tensor if isinstance(call.bias, Added) else None
     if call.dropout > 0:
         return "FlexAttention has no dropout"
+    if has_tangent(call):
+        return "FlexAttention has no forward-mode derivative"
     if call.query.dtype == torch.float64:
         return "FlexAttention has no kernel for float64"
     if call.query.device.type == "cpu" and needs_gradient(call.query, call.key, call.value, call.sinks, given):
@@ -36,8 +38,6 @@ def refuse(call: Call) -> str | None:
         return f"FlexAttention is not told of {type(call.bias).__name__} here"
     if 0 in (*call.query.shape, *call.key.shape, *call.value.shape):
         return "FlexAttention needs at least one query, key and channel"
-    if has_tangent(call):
-        return "FlexAttention has no forward-mode derivative"
     return "an exported graph cannot make a kernel" if torch.compiler.is_exporting() else None
 
 
