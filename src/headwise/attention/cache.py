@@ -58,8 +58,8 @@ class Fixed(Growing):
 
     Masks are about all slots: padding on the left of a prompt is ``hw.masks.padding(keep)``, keep (*batch, max_len) and True
     from the first real token on. The memory is taken by the first step and keeps its place, through ``reset`` too. A step
-    that does not fit raises ValueError (inside a compiled graph an error of torch), as does one that would need gradients: what it
-    attended to is overwritten by the next.
+    that does not fit raises ValueError (inside a compiled graph an error of torch), as does one that would need gradients:
+    what it attended to is overwritten by the next.
     """
 
     def __init__(self, max_len: int) -> None:
