@@ -14,9 +14,13 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-BATCH = 3
-LENGTHS = (7, 5, 3)  # of the first input: tokens
-TARGET_LENGTHS = (6, 4, 2)  # of the decoder's input: unequal to the source's, so that no two axes can be swapped unnoticed
+Batch = dict[str, Tensor]
+
+LENGTHS = (7, 5, 3)  # of the text that a model reads; its batch is 3 everywhere
+TARGET_LENGTHS = (6, 4, 2)  # of the decoder's text: other lengths, so that no two axes can be swapped unnoticed
+SAMPLES = (181, 120, 61)  # of sound
+FRAMES = (61, 45, 23)  # of spectrograms
+IMAGES = ((96, 128), (64, 128), (96, 64))  # height and width where a model takes images of several sizes
 
 _STACKS = {
     f"{stack}_{size}": number
@@ -25,12 +29,15 @@ _STACKS = {
 }
 _ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _BERT = _ENCODER | {"vocab_size": 99, "max_position_embeddings": 64}
+_VISION = _ENCODER | {"image_size": 32, "patch_size": 8}
+_LABELS = {"num_labels": 5}
+_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
 
 # The published class: the class of its configuration, and sizes.
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "BertForQuestionAnswering": ("BertConfig", _BERT),
     "BertForMaskedLM": ("BertConfig", _BERT),
-    "BertForSequenceClassification": ("BertConfig", _BERT | {"num_labels": 5}),
+    "BertForSequenceClassification": ("BertConfig", _BERT | _LABELS),
     "GPT2LMHeadModel": (
         "GPT2Config",
         {"vocab_size": 99, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
@@ -46,6 +53,56 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         "T5Config",
         {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
     ),
+    "ViTForImageClassification": ("ViTConfig", _VISION | _LABELS),
+    "YolosForObjectDetection": (
+        "YolosConfig",
+        _VISION | {"image_size": [32, 48], "num_detection_tokens": 5, "use_mid_position_embeddings": True},
+    ),
+    "DetrForObjectDetection": (
+        "DetrConfig",
+        _STACKS
+        | {"d_model": 32, "num_queries": 5, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+        | {"backbone_config": _RESNET | {"model_type": "resnet", "out_features": ["stage4"]}},
+    ),
+    "Wav2Vec2ConformerForCTC": (
+        "Wav2Vec2ConformerConfig",
+        _ENCODER
+        | {"vocab_size": 32, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7, "mask_time_prob": 0}
+        | {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+        | {"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 16},
+    ),
+    "ParakeetForCTC": (
+        "ParakeetCTCConfig",
+        {"vocab_size": 33, "pad_token_id": 32}
+        | {
+            "encoder_config": _ENCODER
+            | {"num_mel_bins": 16, "subsampling_conv_channels": 8, "conv_kernel_size": 5, "subsampling_factor": 8}
+        },
+    ),
+    "Speech2TextForConditionalGeneration": (
+        "Speech2TextConfig",
+        _STACKS
+        | {"vocab_size": 99, "d_model": 32, "max_source_positions": 64, "max_target_positions": 32}
+        | {"num_conv_layers": 2, "conv_kernel_sizes": (5, 5), "conv_channels": 32}
+        | {"input_feat_per_channel": 16, "input_channels": 1},
+    ),
+    "WhisperForConditionalGeneration": (
+        "WhisperConfig",
+        _STACKS
+        | {"vocab_size": 99, "d_model": 32, "num_mel_bins": 16, "max_source_positions": 11, "max_target_positions": 32}
+        | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        | {"begin_suppress_tokens": None},
+    ),
+    "CLIPModel": (
+        "CLIPConfig",
+        {
+            "projection_dim": 16,
+            "text_config": _BERT | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 98},
+            "vision_config": _VISION,
+        },
+    ),
+    "VivitForVideoClassification": ("VivitConfig", _VISION | _LABELS | {"num_frames": 4, "tubelet_size": [2, 8, 8]}),
+    "VideoMAEForVideoClassification": ("VideoMAEConfig", _VISION | _LABELS | {"num_frames": 4, "tubelet_size": 2}),
 }
 
 
@@ -71,7 +128,7 @@ def reference(name: str, attn_implementation: str = "eager", **changes: Any) -> 
 def randomise(model: nn.Module, seed: int = 0) -> None:
     """Every tensor that a checkpoint holds becomes 0.25 N(0, 1), norms' weights 1 + that, statistics what they could be.
 
-    What is computed and not stored (sinusoids, frequencies of rotations) stays as it is, and so do integers.
+    What is computed stays as it is, even where it is stored (the frequencies of a rotation), and so do integers.
     """
     generator = torch.Generator().manual_seed(seed)
     done: set[int] = set()  # a tied parameter is met twice
@@ -79,7 +136,8 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         if "Sinusoid" in type(module).__name__:
             continue
         stored = dict(module.named_parameters(recurse=False))
-        stored |= {k: v for k, v in module.named_buffers(recurse=False) if k not in module._non_persistent_buffers_set}
+        computed = module._non_persistent_buffers_set | {"inv_freq"}
+        stored |= {key: buffer for key, buffer in module.named_buffers(recurse=False) if key not in computed}
         for name, tensor in stored.items():
             if tensor.is_floating_point() and id(tensor) not in done:
                 done.add(id(tensor))
@@ -95,15 +153,32 @@ def _values(module: str, name: str, shape: torch.Size, generator: torch.Generato
     return float("Norm" in module and name == "weight") + 0.25 * noise
 
 
-def inputs(name: str, **changes: Any) -> dict[str, Tensor]:
-    """A padded batch of the model's own inputs, the same at every call; ``changes`` as for ``reference``."""
+def inputs(name: str, **changes: Any) -> Batch:
+    """A batch of the model's own inputs, the same at every call, padded on the right wherever the model takes a mask."""
     config, generator = configuration(name, **changes), torch.Generator().manual_seed(1)
-    batch = _text(config, LENGTHS, generator)
-    if name.startswith("Bert"):
-        batch["token_type_ids"] = torch.randint(2, batch["input_ids"].shape, generator=generator)
-    if config.is_encoder_decoder:
-        batch |= {f"decoder_{key}": value for key, value in _text(config, TARGET_LENGTHS, generator).items()}
+    batch = _INPUTS.get(config.model_type, _tokens)(config, generator)
+    if config.is_encoder_decoder and name != "DetrForObjectDetection":  # whose queries are parameters
+        batch |= {f"decoder_{key}": value for key, value in _tokens(config, generator, TARGET_LENGTHS).items()}
     return batch
+
+
+def rows(name: str, **changes: Any) -> dict[int, Tensor]:
+    """Which rows of the outputs for ``inputs(name)`` are real, (batch, rows), under the number of rows, which tells the encoder
+    from the decoder; where a number is missing, all are real. Only real rows are anybody's promise: implementations differ in
+    what a query sees that may attend to nothing."""
+    batch = inputs(name, **changes)
+    masks = [batch[key].bool() for key in ("attention_mask", "decoder_attention_mask") if key in batch]
+    if name in _CONVOLUTIONS:
+        masks[0] = keep(tuple(_shortened(int(length), _CONVOLUTIONS[name]) for length in masks[0].sum(-1)))
+    if "pixel_mask" in batch:
+        masks = [batch["pixel_mask"][:, ::32, ::32].flatten(1).bool()]  # one row for every 32 x 32 pixels
+    return {mask.shape[1]: mask for mask in masks}
+
+
+def _shortened(length: int, convolutions: tuple[tuple[int, int, int], ...]) -> int:
+    for kernel, stride, padding in convolutions:
+        length = (length + 2 * padding - kernel) // stride + 1
+    return length
 
 
 def keep(lengths: tuple[int, ...]) -> Tensor:
@@ -111,7 +186,72 @@ def keep(lengths: tuple[int, ...]) -> Tensor:
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
-def _text(config: PreTrainedConfig, lengths: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
+def _tokens(config: PreTrainedConfig, generator: torch.Generator, lengths: tuple[int, ...] = LENGTHS) -> Batch:
     real = keep(lengths)
     ids = torch.randint(3, config.vocab_size - 1, real.shape, generator=generator)  # clear of the special tokens
     return {"input_ids": ids.where(real, config.pad_token_id or 0), "attention_mask": real.long()}
+
+
+def _typed_tokens(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    return _tokens(config, generator) | {"token_type_ids": torch.randint(2, (3, max(LENGTHS)), generator=generator)}
+
+
+def _images(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"pixel_values": torch.randn(3, 3, height, width, generator=generator)}
+
+
+def _padded_images(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    heights, widths = zip(*IMAGES, strict=True)
+    real = keep(heights)[:, :, None] & keep(widths)[:, None, :]
+    return {"pixel_values": torch.randn(3, 3, *real.shape[1:], generator=generator) * real[:, None], "pixel_mask": real.long()}
+
+
+def _videos(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    shape = (3, config.num_frames, 3, config.image_size, config.image_size)
+    return {"pixel_values": torch.randn(shape, generator=generator)}
+
+
+def _images_with_texts(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    batch = _tokens(config.text_config, generator)
+    batch["input_ids"][range(3), [length - 1 for length in LENGTHS]] = config.text_config.eos_token_id  # the pooled place
+    return batch | _images(config.vision_config, generator)
+
+
+def _sound(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    real = keep(SAMPLES)
+    return {"input_values": torch.randn(real.shape, generator=generator) * real, "attention_mask": real.long()}
+
+
+def _frames(width: int, generator: torch.Generator) -> Batch:
+    real = keep(FRAMES)
+    features = torch.randn(*real.shape, width, generator=generator) * real[..., None]
+    return {"input_features": features, "attention_mask": real.long()}
+
+
+def _fixed_frames(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    shape = (3, config.num_mel_bins, 2 * config.max_source_positions)  # thirty seconds, whatever was said
+    return {"input_features": torch.randn(shape, generator=generator)}
+
+
+_INPUTS = {
+    "bert": _typed_tokens,
+    "vit": _images,
+    "yolos": _images,
+    "detr": _padded_images,
+    "clip": _images_with_texts,
+    "vivit": _videos,
+    "videomae": _videos,
+    "wav2vec2-conformer": _sound,
+    "parakeet_ctc": lambda config, generator: _frames(config.encoder_config.num_mel_bins, generator),
+    "speech_to_text": lambda config, generator: _frames(config.input_feat_per_channel, generator),
+    "whisper": _fixed_frames,
+}
+
+# Kernel, stride and padding of what shortens sound before the encoder.
+_CONVOLUTIONS = {
+    "Wav2Vec2ConformerForCTC": ((10, 5, 0), (3, 2, 0)),
+    "ParakeetForCTC": ((3, 2, 1),) * 3,
+    "Speech2TextForConditionalGeneration": ((5, 2, 2),) * 2,
+}
