@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import headwise as hw
-from headwise.models.checkpoint import CheckpointError, write
+from headwise.models.folder import CheckpointError, write
 from headwise.models.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(
@@ -62,6 +62,7 @@ def test_config_round_trip(folder):
     stored = json.loads((folder / "config.json").read_text("utf-8"))
     assert stored.pop("model_type") == "transformer"
     assert stored.pop("architectures") == ["Transformer"]
+    assert stored.pop("dtype") == "float32"
     assert TransformerConfig(**stored) == CONFIG
     (folder / "config.json").write_text(json.dumps({"model_type": "transformer", **stored}))
     assert hw.load(folder).config == CONFIG

@@ -1,11 +1,10 @@
-"""Encoder and decoder layers of the Transformer, and the residual around each sublayer."""
+"""A layer (attention and feed-forward, each within a residual), and a stack of them: all that Transformers have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,84 +16,92 @@ Hidden = Float[Tensor, "batch length embed_dim"]
 
 
 class PostNorm(nn.Module):
-    """x <- LayerNorm(x + dropout(sublayer(x))), as published in 2017; nothing follows the last layer."""
+    """x <- norm(x + dropout(sublayer(x))), as published in 2017; nothing follows the last layer."""
 
-    def __init__(self, embed_dim: int, dropout: float) -> None:
+    def __init__(self, norm: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(embed_dim), nn.Dropout(dropout)
+        self.norm, self.dropout = norm, nn.Dropout(dropout)
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
         return self.norm(x + self.dropout(sublayer(x)))
 
-    @staticmethod
-    def last(embed_dim: int) -> nn.Module:
-        return nn.Identity()
-
 
 class PreNorm(PostNorm):
-    """x <- x + dropout(sublayer(LayerNorm(x))); a norm follows the last layer."""
+    """x <- x + dropout(sublayer(norm(x))); a norm follows the last layer."""
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
         return x + self.dropout(sublayer(self.norm(x)))
 
-    @staticmethod
-    def last(embed_dim: int) -> nn.Module:
-        return nn.LayerNorm(embed_dim)
-
-
-Residual = type[PostNorm] | type[PreNorm]
-
-
-class FeedForward(nn.Module):
-    """W_2 activation(W_1 x + b_1) + b_2, at every position alike."""
-
-    def __init__(self, embed_dim: int, hidden_dim: int, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
-        super().__init__()
-        self.expand, self.contract = nn.Linear(embed_dim, hidden_dim), nn.Linear(hidden_dim, embed_dim)
-        self.activation = activation
-
-    def forward(self, x: Hidden) -> Hidden:
-        return self.contract(self.activation(self.expand(x)))
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward."""
-
-    def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int, dropout: float, residual: Residual) -> None:
-        super().__init__()
-        self.self_attention = MultiHeadAttention(embed_dim, num_heads)
-        self.feed_forward = FeedForward(embed_dim, feedforward_dim)
-        self.residuals = nn.ModuleList(residual(embed_dim, dropout) for _ in range(2))
-
-    def forward(self, x: Hidden, mask: Mask | None) -> Hidden:
-        x = self.residuals[0](x, lambda x: self.self_attention(x, mask=mask))
-        return self.residuals[1](x, self.feed_forward)
-
 
 @dataclass
-class DecoderCache:
-    """What one decoder layer keeps between the steps of decoding."""
+class LayerCache:
+    """What one layer keeps between the steps of decoding; ``cross`` stays empty where the layer sees one sequence."""
 
     own: Growing = field(default_factory=Growing)
     cross: Cross = field(default_factory=Cross)
 
-    def reorder(self, index: Tensor) -> None:
-        self.own.reorder(index)
-        self.cross.reorder(index)
 
+class Layer(nn.Module):
+    """Self-attention, attention to another sequence where the layer has one, then feed-forward.
 
-class DecoderLayer(nn.Module):
-    """Self-attention, attention to the encoder's output, then feed-forward."""
+    residual: makes what each of them stands in, ``PostNorm`` or ``PreNorm`` around a norm.
+    """
 
-    def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int, dropout: float, residual: Residual) -> None:
+    def __init__(
+        self,
+        residual: Callable[[], PostNorm],
+        *,
+        self_attention: MultiHeadAttention,
+        cross_attention: MultiHeadAttention | None = None,
+        feed_forward: nn.Module,
+    ) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(embed_dim, num_heads)
-        self.cross_attention = MultiHeadAttention(embed_dim, num_heads)
-        self.feed_forward = FeedForward(embed_dim, feedforward_dim)
-        self.residuals = nn.ModuleList(residual(embed_dim, dropout) for _ in range(3))
+        self.self_attention, self.cross_attention, self.feed_forward = self_attention, cross_attention, feed_forward
+        self.residuals = nn.ModuleList(residual() for _ in range(2 if cross_attention is None else 3))
 
-    def forward(self, x: Hidden, memory: Tensor, mask: Mask, memory_mask: Mask | None, cache: DecoderCache | None) -> Hidden:
+    def forward(
+        self, x: Hidden, mask: Mask | None, memory: Tensor | None, memory_mask: Mask | None, cache: LayerCache | None
+    ) -> Hidden:
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
-        x = self.residuals[0](x, lambda x: self.self_attention(x, mask=mask, cache=own))
-        x = self.residuals[1](x, lambda x: self.cross_attention(x, memory, mask=memory_mask, cache=cross))
-        return self.residuals[2](x, self.feed_forward)
+        first, *between, last = self.residuals
+        x = first(x, lambda x: self.self_attention(x, mask=mask, cache=own))
+        for residual in between:
+            x = residual(x, lambda x: self.cross_attention(x, memory, mask=memory_mask, cache=cross))  # type: ignore[misc]
+        return last(x, self.feed_forward)
+
+
+class Stack(nn.Module):
+    """Layers one after the other, then ``norm`` (after pre-norm layers)."""
+
+    def __init__(self, layers: Iterable[Layer], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.Identity() if norm is None else norm
+
+    def forward(
+        self,
+        x: Hidden,
+        mask: Mask | None,
+        memory: Tensor | None = None,
+        memory_mask: Mask | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> Hidden:
+        """mask: about the sequence itself; memory, memory_mask: the other sequence; caches: one per layer, changed in place."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x, mask, memory, memory_mask, None if caches is None else caches[i])
+        return self.norm(x)
+
+    def make_cache(self, new: Callable[[], Growing] = Growing) -> list[LayerCache]:
+        """Empty caches, one per layer."""
+        return [LayerCache(new()) for _ in self.layers]
+
+
+def normal_(model: nn.Module, std: float) -> None:
+    """Weights of all projections and embeddings from N(0, std^2), their biases zero, as BERT and GPT begin."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])

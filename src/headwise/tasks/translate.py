@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
-from headwise.models.checkpoint import CheckpointError, load, save, write
+from headwise.models.checkpoint import load, save
+from headwise.models.folder import CheckpointError, write
+from headwise.models.generation import Beam, Greedy, Hypothesis, generate
 from headwise.models.transformer import Transformer
-from headwise.tasks.decoding import Hypothesis, beam, greedy
 from headwise.tasks.pairs import Ids, pad
 from headwise.tasks.tokens import read_tokenizer
 
@@ -29,32 +29,12 @@ class Search:
     extra_tokens: int = 50
 
 
-class _Steps:
-    """A Transformer decoding, ``width`` rows for every source sentence."""
-
-    def __init__(self, model: Transformer, input_ids: Tensor, attention_mask: Tensor, width: int) -> None:
-        self.model, self.cache = model, model.make_cache()
-        self.memory = model.encode(input_ids, attention_mask).repeat_interleave(width, dim=0)
-        self.attention_mask = attention_mask.repeat_interleave(width, dim=0)
-
-    def advance(self, tokens: Tensor) -> Tensor:
-        hidden = self.model.decode(tokens, self.memory, self.attention_mask, cache=self.cache)
-        return self.model.logits(hidden[:, -1])
-
-    def reorder(self, index: Tensor) -> None:
-        for layer in self.cache:
-            layer.own.reorder(index)  # beams of one sentence share its source
-
-
-@torch.no_grad()
 def search(model: Transformer, sources: Sequence[Ids], how: Search) -> list[Hypothesis]:
     """The best translation of every source (token ids with the end token), in one batch."""
-    config = model.config
-    input_ids = pad(sources, config.pad_token_id)
-    steps = _Steps(model, input_ids, input_ids != config.pad_token_id, how.beams)
-    limits = [min(len(source) + how.extra_tokens, config.max_positions) for source in sources]
-    ends = config.bos_token_id, config.eos_token_id, limits
-    return greedy(steps, *ends) if how.beams == 1 else beam(steps, *ends, how.beams, how.length_penalty)
+    input_ids = pad(sources, model.config.pad_token_id)
+    found = Greedy() if how.beams == 1 else Beam(how.beams, how.length_penalty)
+    limits = [len(source) + how.extra_tokens for source in sources]
+    return generate(model, input_ids, input_ids != model.config.pad_token_id, search=found, max_new_tokens=limits)
 
 
 class Translator:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from headwise.models.config import Config
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Config):
     """Defaults are the base model of Vaswani et al. 2017 (table 3); the vocabulary is shared by source and target.
 
     norm: "post" as published, "pre" = before each sublayer. max_positions bounds both sides: the sinusoids do not, but
@@ -42,3 +45,10 @@ class TransformerConfig:
                 raise ValueError(f"{name}: expected a number in [0, 1); got {getattr(self, name)!r}")
         if self.norm not in ("post", "pre"):
             raise ValueError(f'norm: expected "post" or "pre"; got {self.norm!r}')
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> TransformerConfig:
+        config = super().from_entries(entries)
+        if config.other:  # the format is ours alone: what is unknown is wrong
+            raise ValueError(f"unknown entries {', '.join(sorted(config.other))}")
+        return config

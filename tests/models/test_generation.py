@@ -6,14 +6,23 @@ from itertools import product
 import pytest
 import torch
 
+from headwise.attention.cache import Growing
+from headwise.models.generation import Beam, Greedy, _Answering
 from headwise.models.transformer import Transformer
-from headwise.tasks.decoding import beam, greedy
 from headwise.tasks.pairs import pad
-from headwise.tasks.translate import Search, _Steps, search
+from headwise.tasks.translate import Search, search
 
 START, END, VOCAB = 0, 1, 4
 LONGEST = 17
 SEEDS = pytest.mark.parametrize("seed", range(4))
+
+
+def greedy(steps, start, end, limits):
+    return Greedy().run(steps, torch.full((len(limits),), start), [end], limits)
+
+
+def beam(steps, start, end, limits, width, length_penalty):
+    return Beam(width, length_penalty).run(steps, torch.full((len(limits),), start), [end], limits)
 
 
 def random_sources() -> list[list[int]]:
@@ -75,7 +84,7 @@ def test_extra_tokens_are_counted_from_the_source_itself(random_model, beams):
 def test_a_beam_of_one_is_greedy(random_model, seed):
     model, source = random_model(seed), random_sources()
     ids = pad(source, 0)
-    steps = [_Steps(model, ids, ids != 0, 1) for _ in range(2)]
+    steps = [_Answering(model, Growing, ids, ids != 0, 1) for _ in range(2)]
     want = greedy(steps[0], 1, 2, [13] * len(source))
     got = beam(steps[1], 1, 2, [13] * len(source), width=1, length_penalty=0.6)
     assert [(h.tokens, h.ended) for h in got] == [(h.tokens, h.ended) for h in want]
@@ -96,7 +105,7 @@ def test_scores_are_those_of_the_tokens_found(random_model, seed, beams):
 @torch.no_grad()
 def test_reordered_rows_go_on_as_the_rows_they_were(random_model):
     model, ids, width = random_model(0), pad(random_sources()[1:3], 0), 3
-    steps = _Steps(model, ids, ids != 0, width)
+    steps = _Answering(model, Growing, ids, ids != 0, width)
     first, second, index = torch.arange(3, 9)[:, None], torch.arange(4, 10)[:, None], torch.tensor([2, 0, 0, 4, 5, 3])
     steps.advance(first)
     steps.reorder(index)

@@ -1,0 +1,117 @@
+"""Folders with a published model: config.json, weights, and files moved in whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+
+
+class CheckpointError(Exception):
+    """A folder that holds no model we can read; the message says what is missing or wrong."""
+
+
+def find(folder: str | os.PathLike[str]) -> Path:
+    """The folder itself, or that of a model on the Hub ("owner/name"), fetched once and kept in the Hub's cache."""
+    path = Path(folder)
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
+        return path
+    wanted = ["*.json", "*.txt", "*.model", "*.spm", "*.safetensors"]
+    try:
+        found = Path(snapshot_download(str(folder), allow_patterns=wanted))
+        if not list(found.glob("*.safetensors")):
+            found = Path(snapshot_download(str(folder), allow_patterns=[*wanted, "pytorch_model*.bin"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{folder} is no folder here, and could not be fetched from the Hub: {error}") from None
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; CheckpointError where the file is none."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path.parent} holds no {path.name}: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return entries
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The entries of a folder's config.json."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder with a model (config.json, model.safetensors)")
+    return read_json(path / "config.json")
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Path]:
+    """A folder's tensors and the file that names them: safetensors before pickles, one file or several with an index."""
+    for name in (SAFE, PICKLED):
+        for file in (path / name, path / f"{name}.index.json"):
+            if file.exists():
+                return (_read_shards(file) if file.suffix == ".json" else _read_file(file)), file
+    raise CheckpointError(f"{path} holds no {SAFE} (nor {PICKLED})")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f'{index}: expected an object "weight_map" of tensor names and file names')
+    weights = dict[str, Tensor]()
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: {name!r} is not a file beside it")
+        weights |= _read_file(index.parent / name)
+    if weights.keys() != places.keys():
+        raise CheckpointError(f"{index} and its files differ in {', '.join(sorted(weights.keys() ^ places.keys())[:3])}")
+    return weights
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)  # a pickle that wants anything else is refused
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} holds no {path.name}") from None
+    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or holds more than tensors: {said}") from None
+    if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
+        raise CheckpointError(f"{path} is not a dictionary of tensors")
+    return weights
+
+
+def write(path: Path, fill: Callable[[Path], object]) -> None:
+    """``fill`` writes a file beside ``path``, which is then moved in: nobody ever reads half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        fill(Path(name))
+        os.umask(umask := os.umask(0))
+        os.chmod(name, 0o666 & ~umask)  # as an ordinary new file: mkstemp's are private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, entries: dict[str, Any]) -> None:
+    """A JSON object, readable by people."""
+    write(path, lambda place: place.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8"))

@@ -1,0 +1,52 @@
+"""What models return, under the field's names, and the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from headwise.attention import masks
+from headwise.attention.masks import Mask
+
+
+@dataclass
+class CausalLMOutput:
+    """logits (batch, length, vocab_size) of each next token; last_hidden_state; loss where labels were given."""
+
+    logits: Tensor
+    last_hidden_state: Tensor
+    loss: Tensor | None = None
+
+
+@dataclass
+class Seq2SeqOutput:
+    """logits (batch, target_len, vocab_size); the encoder's last hidden state; loss where labels were given."""
+
+    logits: Tensor
+    encoder_last_hidden_state: Tensor
+    loss: Tensor | None = None
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, ignored: int = -100) -> Tensor:
+    """The mean over the labels that are not ``ignored`` of -log p(label), nats, in at least float32."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    flat = wide.reshape(-1, wide.shape[-1])
+    return functional.cross_entropy(flat, labels.reshape(-1), ignore_index=ignored, label_smoothing=label_smoothing)
+
+
+def padding(attention_mask: Tensor | None) -> Mask | None:
+    """The field's attention_mask as a rule: (batch, length), true or 1 = a real token, a key that may be attended to."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2:
+        raise ValueError(f"attention_mask: expected (batch, length), 1 = a real token; got {tuple(attention_mask.shape)}")
+    return masks.padding(attention_mask.bool())
+
+
+def check_length(length: int, positions: int) -> None:
+    """Raises ValueError where a sequence is longer than a model's positions."""
+    if length > positions:
+        raise ValueError(f"{length} tokens are more than this model's {positions} positions")

@@ -1,0 +1,107 @@
+"""An encoder reads one sequence, a decoder writes another while it attends to what the encoder made: what such models share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headwise.attention import masks
+from headwise.attention.cache import Growing
+from headwise.blocks.layers import LayerCache, Stack
+from headwise.models.outputs import Seq2SeqOutput, check_length, cross_entropy, padding
+
+
+class EncoderDecoder(nn.Module):
+    """source tokens -> encoder -> memory;  target tokens so far, memory -> decoder -> logits of the next token.
+
+    A model says how tokens enter (``embed_source``, ``embed_target``) and how they leave (``logits``).
+    """
+
+    config: Any
+    generation_config: Mapping[str, Any] = MappingProxyType({})  # what the checkpoint says about generating
+    encoder: Stack
+    decoder: Stack
+    max_positions: int | None = None  # of each side; None: no table that could end
+    label_smoothing: float = 0.0
+
+    @abstractmethod
+    def embed_source(self, input_ids: Tensor) -> Tensor:
+        """What the encoder reads, (batch, source_len, embed_dim)."""
+
+    @abstractmethod
+    def embed_target(self, input_ids: Tensor, offset: int | Tensor) -> Tensor:
+        """What the decoder reads, (batch, target_len, embed_dim), the first token at position ``offset``."""
+
+    @abstractmethod
+    def logits(self, hidden: Float[Tensor, "*batch embed_dim"]) -> Float[Tensor, "*batch vocab_size"]:
+        """Scores of every token of the vocabulary."""
+
+    @property
+    def start_token_id(self) -> int:
+        """What the decoder reads first."""
+        return self.config.decoder_start_token_id
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch source_len"],
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Int[Tensor, "batch target_len"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        labels: Int[Tensor, "batch target_len"] | None = None,
+    ) -> Seq2SeqOutput:
+        """One pass over whole sequences.
+
+        attention_mask, decoder_attention_mask (batch, length): true or 1 = a real token. labels: the tokens to predict, -100
+        where none is; without decoder_input_ids the decoder reads them shifted right, after its start token. loss: the mean
+        of -log p(label). Raises ValueError where a sequence is longer than the model's positions.
+        """
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("give decoder_input_ids or labels: the decoder needs something to read")
+            decoder_input_ids = self.shift_right(labels)
+        memory = self.encode(input_ids, attention_mask)
+        logits = self.logits(self.decode(decoder_input_ids, memory, attention_mask, decoder_attention_mask))
+        loss = None if labels is None else cross_entropy(logits, labels, self.label_smoothing)
+        return Seq2SeqOutput(logits, memory, loss)
+
+    def encode(
+        self, input_ids: Int[Tensor, "batch source_len"], attention_mask: Tensor | None = None
+    ) -> Float[Tensor, "batch source_len embed_dim"]:
+        """The source as the decoder reads it."""
+        self._check_length(input_ids, 0)
+        return self.encoder(self.embed_source(input_ids), padding(attention_mask))
+
+    def decode(
+        self,
+        input_ids: Int[Tensor, "batch target_len"],
+        memory: Float[Tensor, "batch source_len embed_dim"],
+        attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        cache: Sequence[LayerCache] | None = None,
+    ) -> Float[Tensor, "batch target_len embed_dim"]:
+        """Hidden states of the target tokens given; with a cache, of those that follow the tokens it holds."""
+        offset = 0 if cache is None else cache[0].own.length
+        self._check_length(input_ids, offset)
+        own = padding(decoder_attention_mask)
+        mask = masks.causal() if own is None else masks.causal() & own
+        return self.decoder(self.embed_target(input_ids, offset), mask, memory, padding(attention_mask), cache)
+
+    def make_cache(self, new: Callable[[], Growing] = Growing) -> list[LayerCache]:
+        """Empty caches, one per decoder layer."""
+        return self.decoder.make_cache(new)
+
+    def shift_right(self, labels: Int[Tensor, "batch target_len"]) -> Int[Tensor, "batch target_len"]:
+        """What the decoder reads when it is to predict ``labels``."""
+        start = torch.full_like(labels[:, :1], self.start_token_id)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+    def _check_length(self, input_ids: Tensor, offset: int | Tensor) -> None:
+        if isinstance(offset, int) and self.max_positions is not None:
+            check_length(offset + input_ids.shape[1], self.max_positions)
