@@ -21,6 +21,9 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+NOTHING = "(?!)"  # a pattern that is found nowhere
+SPACE = "\u2581"  # SentencePiece's, in front of a word
+
 
 def tokenizer(folder: str | os.PathLike[str]) -> TextTokenizer:
     """The tokenizer in ``folder``. Raises ValueError with a sentence where there is none that can be read."""
@@ -144,24 +147,17 @@ class Library(TextTokenizer):
 
 
 class Pieces(TextTokenizer):
-    """SentencePiece cuts; ``vocabulary`` numbers the pieces, or they have their own numbers and ``above`` the next ones.
+    """SentencePiece cuts a text; what ``alone`` finds in it is one token.
 
-    What ``alone`` finds in a text is one token.
+    numbers: the id of every piece, or the tokens that follow the pieces where those have their own numbers.
     """
 
     def __init__(
-        self,
-        file: Path,
-        vocabulary: dict[str, int] | None = None,
-        *,
-        above: Sequence[str] = (),
-        alone: str = "(?!)",  # finds nothing
-        front: Sequence[str] = (),
-        back: Sequence[str] = (),
+        self, file: Path, numbers: dict[str, int] | list[str], front: list[str], back: list[str], alone: str = NOTHING
     ) -> None:
-        self.processor = SentencePieceProcessor(model_file=str(file))
-        own = [*map(self.processor.id_to_piece, range(self.processor.get_piece_size())), *above]
-        super().__init__(vocabulary or {piece: number for number, piece in enumerate(own)})
+        self.spm = SentencePieceProcessor(model_file=str(file))
+        own = map(self.spm.id_to_piece, range(self.spm.get_piece_size()))
+        super().__init__(numbers if isinstance(numbers, dict) else {piece: i for i, piece in enumerate([*own, *numbers])})
         self.alone, self.unknown = re.compile(f"({alone})"), self._need("<unk>")
         self.front, self.back = [self._need(token) for token in front], [self._need(token) for token in back]
         silent = {"<pad>", *front, *back, *filter(self.alone.fullmatch, self.vocabulary)}
@@ -173,11 +169,12 @@ class Pieces(TextTokenizer):
             if index % 2:
                 ids.append(self._need(part))
             else:
-                ids += [self.vocabulary.get(piece, self.unknown) for piece in self.processor.encode(part, out_type=str)]
+                ids += [self.vocabulary.get(piece, self.unknown) for piece in self.spm.encode(part, out_type=str)]
         return ids + self.back
 
     def _text(self, ids: list[int]) -> str:
-        return self.processor.decode([self.pieces[number] for number in ids if number in self.pieces])
+        text = self.spm.decode([self.pieces[number] for number in ids if number in self.pieces])
+        return text.replace(SPACE, " ").strip() if SPACE in text else text  # a piece of Marian's other language keeps it
 
 
 def _word_pieces(path: Path, settings: dict[str, Any]) -> TextTokenizer:
@@ -211,22 +208,22 @@ def _add_special(program: Tokenizer, tokens: list[str]) -> None:
 
 
 def _two_languages(path: Path, settings: dict[str, Any]) -> TextTokenizer:
-    vocabulary, back = _json(path / "vocab.json"), [settings["eos_token"]]
-    code = r"^>>[^\s<>]+<<" if any(token.startswith(">>") for token in vocabulary) else "(?!)"
-    found = Pieces(path / "source.spm", vocabulary, alone=code, back=back)
-    found.target = Pieces(path / "target.spm", _json(path / "target_vocab.json") or vocabulary, back=back)
+    numbers, back = _json(path / "vocab.json"), [settings["eos_token"]]
+    code = r"^>>[^\s<>]+<<" if any(token.startswith(">>") for token in numbers) else NOTHING
+    found = Pieces(path / "source.spm", numbers, [], back, code)
+    found.target = Pieces(path / "target.spm", _json(path / "target_vocab.json") or numbers, [], back, code)
     return found
 
 
 def _t5(path: Path, settings: dict[str, Any]) -> TextTokenizer:
-    above = [f"<extra_id_{number}>" for number in reversed(range(settings.get("extra_ids", 100)))]
-    return Pieces(path / "spiece.model", above=above, alone=r"<extra_id_\d+>", back=[settings["eos_token"]])
+    fill = [f"<extra_id_{number}>" for number in reversed(range(settings.get("extra_ids", 100)))]
+    return Pieces(path / "spiece.model", fill, [], [settings["eos_token"]], "|".join(fill) or NOTHING)
 
 
 def _llama(path: Path, settings: dict[str, Any]) -> TextTokenizer:
     front = [settings["bos_token"]] if settings.get("add_bos_token", True) else []
     back = [settings["eos_token"]] if settings.get("add_eos_token", False) else []
-    return Pieces(path / "tokenizer.model", front=front, back=back)
+    return Pieces(path / "tokenizer.model", [], front, back)
 
 
 def _padding(vocabulary: dict[str, int], settings: dict[str, Any], config: dict[str, Any]) -> int:
@@ -252,15 +249,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-SEQ2SEQ = {"pad_token": "<pad>", "eos_token": "</s>"}
-LLAMA = {"bos_token": "<s>", "eos_token": "</s>"}
+PIECES = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 # Files, the first found of which are read: how, for which model_type in config.json (none named: any), and special tokens'
 # names where the checkpoint has none.
 KINDS: dict[str, tuple[Callable[[Path, dict[str, Any]], TextTokenizer], tuple[str, ...], dict[str, str]]] = {
     "tokenizer.json": (lambda path, _: Library(Tokenizer.from_file(str(path / "tokenizer.json"))), (), {}),
     "vocab.txt": (_word_pieces, (), BERT),
     "vocab.json + merges.txt": (_byte_pairs, ("gpt2",), {"eos_token": "<|endoftext|>"}),
-    "source.spm + target.spm + vocab.json": (_two_languages, ("marian",), SEQ2SEQ),
-    "spiece.model": (_t5, ("t5",), SEQ2SEQ),
-    "tokenizer.model": (_llama, ("llama", "mistral"), LLAMA),
+    "source.spm + target.spm + vocab.json": (_two_languages, ("marian",), PIECES),
+    "spiece.model": (_t5, ("t5",), PIECES),
+    "tokenizer.model": (_llama, ("llama", "mistral"), PIECES),
 }
