@@ -153,7 +153,7 @@ def test_joining_reordered_beams_is_refused():
     with hw.observe(model) as record:
         for token in inputs["labels"].split(1, dim=1):
             model.decode(token, memory, cache=cache)
-            cache[0].reorder(torch.tensor([1, 0]))
+            cache[0].own.reorder(torch.tensor([1, 0]))
     with pytest.raises(ValueError, match="do not go on"):
         record["decoder.layers.0.self_attention"].joined()
 

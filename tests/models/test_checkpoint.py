@@ -87,7 +87,7 @@ def test_half_precision_on_disk(folder, tmp_path):
 
 
 def test_only_known_models_are_saved(tmp_path):
-    with pytest.raises(TypeError, match=r"Linear has no format here; known are transformer"):
+    with pytest.raises(TypeError, match=r"Linear has no format here; known are Transformer, "):
         hw.save(torch.nn.Linear(2, 3), tmp_path)
 
 
@@ -127,21 +127,31 @@ DAMAGES = {
     "not JSON": (text(b"{'vocab_size': 29}"), "config.json is not JSON: "),
     "not UTF-8": (text(b"\xff\xfe{}"), "config.json is not JSON: "),
     "a list": (text(b"[]"), "config.json is not a JSON object"),
-    "unknown model": (config(model_type="bert"), "model_type is 'bert'; known are transformer"),
-    "no model type": (config(model_type=None), "model_type is None; known are transformer"),
-    "model type a list": (config(model_type=["transformer"]), "model_type is ['transformer']; known are transformer"),
-    "unknown entries": (config(rope_theta=1e4, hidden_size=3), "config.json: unknown entries hidden_size, rope_theta"),
-    "missing entry": (config(vocab_size=None), "config.json makes no transformer: .*vocab_size"),
-    "heads do not divide": (config(num_heads=4), "config.json makes no transformer: embed_dim = 26 .* num_heads = 4"),
-    "no heads": (config(num_heads=0), "config.json makes no transformer: "),
-    "unknown norm": (config(norm="middle"), "config.json makes no transformer: .*norm.*middle"),
-    "words for numbers": (config(vocab_size="many"), "config.json makes no transformer: "),
+    "unknown model": (
+        config(model_type="a", architectures=["B"]),
+        "architectures is ['B'] and model_type 'a'; known are Transformer, MarianMTModel, ",
+    ),
+    "another type": (config(model_type="bert"), "holds a 'bert' model, not Transformer's 'transformer'"),
+    "no model type": (config(model_type=None, architectures=None), "architectures is [] and model_type None; known are"),
+    "model type a list": (config(model_type=["transformer"], architectures=None), "model_type ['transformer']; known are"),
+    "unknown entries": (
+        config(rope_theta=1e4, hidden_size=3),
+        "config.json makes no Transformer: unknown entries hidden_size, rope_theta",
+    ),
+    "missing entry": (config(vocab_size=None), "config.json makes no Transformer: .*vocab_size"),
+    "heads do not divide": (config(num_heads=4), "config.json makes no Transformer: embed_dim = 26 .* num_heads = 4"),
+    "no heads": (config(num_heads=0), "config.json makes no Transformer: "),
+    "unknown norm": (config(norm="middle"), "config.json makes no Transformer: .*norm.*middle"),
+    "words for numbers": (config(vocab_size="many"), "config.json makes no Transformer: "),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model holds no model.safetensors"),
-    "truncated": (truncate, "model.safetensors is damaged or no safetensors file"),
-    "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is damaged or no safetensors"),
+    "truncated": (truncate, "model.safetensors is damaged or holds more than tensors: "),
+    "empty": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        "model.safetensors is damaged or holds more than tensors: ",
+    ),
     "a pickle": (
         lambda folder: torch.save({"embedding.weight": torch.ones(2)}, folder / "model.safetensors"),
-        "model.safetensors is damaged or no safetensors file",
+        "model.safetensors is damaged or holds more than tensors: ",
     ),
     "missing tensor": (weights(lambda x: x.pop(EXPAND)), f"model.safetensors misses 1 tensors: {EXPAND}"),
     "unexpected tensors": (

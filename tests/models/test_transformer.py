@@ -141,8 +141,8 @@ def test_sinusoids():
 def test_one_embedding_scaled_going_in_and_tied_going_out():
     model, ids, hidden = random_model(), torch.randint(29, (BATCH, SOURCE)), torch.randn(BATCH, TARGET, 26).double()
     table = model.embedding.weight
-    torch.testing.assert_close(model.embed(ids), table[ids] * 26**0.5 + sinusoids(torch.arange(SOURCE), 26))
-    torch.testing.assert_close(model.embed(ids, offset=4), table[ids] * 26**0.5 + sinusoids(torch.arange(4, 4 + SOURCE), 26))
+    torch.testing.assert_close(model.embed_source(ids), table[ids] * 26**0.5 + sinusoids(torch.arange(SOURCE), 26))
+    torch.testing.assert_close(model.embed_target(ids, 4), table[ids] * 26**0.5 + sinusoids(torch.arange(4, 4 + SOURCE), 26))
     torch.testing.assert_close(model.logits(hidden), hidden @ table.T)
     assert [name for name, tensor in model.state_dict().items() if 29 in tensor.shape] == ["embedding.weight"]
 
