@@ -74,7 +74,11 @@ cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
 gates(model, values)
-load(folder)
+generate(model, input_ids, attention_mask=None, *, search=None, max_new_tokens=128, cache=<class 'headwise.attention.cache.Growing'>)
+generation.Beam(width=4, length_penalty=0.6, offset=5.0)
+generation.Greedy()
+generation.Sample(temperature=1.0, top_k=None, top_p=None, seed=None)
+load(folder, architecture=None, dtype=torch.float32)
 masks.causal()
 masks.dense(tensor)
 masks.documents(ids)
@@ -94,10 +98,12 @@ positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
 save(model, folder, dtype=None)
 statistics(record, top=3)
+tokenizer(folder)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """
 IN_MODULES = {
     "cache": ("Cross", "Fixed", "Growing"),
+    "generation": ("Beam", "Greedy", "Sample"),
     "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
 }

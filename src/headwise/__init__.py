@@ -28,7 +28,10 @@ LOOKING INTO HEADS
     gates(model, ...)    a context that scales or silences single heads
 
 MODELS
-    load(folder), save(model, folder)
+    load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
+    save(model, folder)             and back, in the format it came from
+    tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts))
+    generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
 
 What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are
 computed in at least float32; query head h uses key-value head h // (num_heads // num_kv_heads); a wrong call raises
@@ -43,7 +46,10 @@ from headwise.attention.module import MultiHeadAttention, Scores
 from headwise.insight.gates import gates
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
+from headwise.models import generation
 from headwise.models.checkpoint import load, save
+from headwise.models.generation import generate
+from headwise.models.text import tokenizer
 
 __all__ = [
     "MultiHeadAttention",
@@ -54,11 +60,14 @@ __all__ = [
     "backends",
     "cache",
     "gates",
+    "generate",
+    "generation",
     "load",
     "masks",
     "observe",
     "positions",
     "save",
     "statistics",
+    "tokenizer",
     "which_backend",
 ]

@@ -21,7 +21,7 @@ from torch import Tensor
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
-class CheckpointError(Exception):
+class CheckpointError(ValueError):
     """A folder that holds no model we can read; the message says what is missing or wrong."""
 
 

@@ -7,7 +7,6 @@ for Marian's language code in front (">>fr<<"). No text is ever cut: a model say
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from abc import ABC, abstractmethod
@@ -21,29 +20,32 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+from headwise.models.folder import CheckpointError, find, read_json
+
 NOTHING = "(?!)"  # a pattern that is found nowhere
 SPACE = "\u2581"  # SentencePiece's, in front of a word
 
 
 def tokenizer(folder: str | os.PathLike[str]) -> TextTokenizer:
-    """The tokenizer in ``folder``. Raises ValueError with a sentence where there is none that can be read."""
-    path = Path(folder)
+    """The tokenizer in ``folder``, or of a model of that name on the Hub. Raises CheckpointError with a sentence where there is
+    none that can be read."""
+    path = find(folder)
     if not path.is_dir():
-        raise ValueError(f"{path} is not a folder with a tokenizer")
+        raise CheckpointError(f"{path} is not a folder with a tokenizer")
     files = next((files for files in KINDS if all((path / file).is_file() for file in files.split(" + "))), None)
     if files is None:
-        raise ValueError(f"{path} holds no tokenizer; looked for {', '.join(KINDS)}")
+        raise CheckpointError(f"{path} holds no tokenizer; looked for {', '.join(KINDS)}")
     read, systems, names = KINDS[files]
     config = _json(path / "config.json")
     if systems and config.get("model_type", systems[0]) not in systems:
-        raise ValueError(f"{path}: {config['model_type']} needs a tokenizer.json; {files} would be read as {systems[0]}'s")
+        raise CheckpointError(f"{path}: {config['model_type']} needs a tokenizer.json; {files} would be read as {systems[0]}'s")
     stated = (_json(path / "tokenizer_config.json") | _json(path / "special_tokens_map.json")).items()
     plain = {name: entry.get("content") if isinstance(entry, dict) else entry for name, entry in stated}
     settings = names | {name: entry for name, entry in plain.items() if entry is not None}
     try:
         found = read(path, settings)
     except Exception as error:  # tokenizers raises bare Exception, SentencePiece RuntimeError
-        raise ValueError(f"{path}: cannot read {files}: {error}") from error
+        raise CheckpointError(f"{path}: cannot read {files}: {error}") from error
     found.pad_token_id = found.target.pad_token_id = _padding(found.vocabulary, settings, config)
     if config:  # without one, the pairs say it
         found.has_types = config.get("type_vocab_size") not in (None, 0, 1)
@@ -237,15 +239,7 @@ def _padding(vocabulary: dict[str, int], settings: dict[str, Any], config: dict[
 
 def _json(path: Path) -> dict[str, Any]:
     """The object in a file; an empty one where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
+    return read_json(path) if path.exists() else {}
 
 
 BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
