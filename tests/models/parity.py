@@ -1,0 +1,112 @@
+"""Is a system of ours the published one? One helper for all of them; a system is a row of the table in test_parity.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import headwise as hw
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # float32, for numbers of order 5 (the worst found: 4e-6)
+
+
+@dataclass(frozen=True)
+class System:
+    """A published class at a tiny size: changes of its configuration, what is asked of its loss, and where the attention
+    weights that it returns are found in our model ("{}" = the layer)."""
+
+    name: str
+    asked: dict[str, Tensor]
+    attentions: dict[str, str]
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{name}={value}" for name, value in self.changes.items())])
+
+    def inputs(self) -> dict[str, Tensor]:
+        """A padded batch."""
+        return tiny.inputs(self.name, **self.changes)
+
+
+class Pair:
+    """The reference's model, and ours read from what the reference wrote."""
+
+    def __init__(self, system: System, folder: Path) -> None:
+        self.system, self.folder = system, folder
+        self.reference = tiny.reference(system.name, **system.changes)
+        self.reference.save_pretrained(folder / "theirs")
+        self.ours = hw.load(folder / "theirs")
+
+    def outputs_are_equal(self, reference: nn.Module | None = None) -> None:
+        """Everything that ours returns, the loss too, on real rows."""
+        inputs = self.system.inputs() | self.system.asked
+        with torch.no_grad():
+            want, got = (reference or self.reference)(**inputs, output_hidden_states=True), self.ours(**inputs)
+        compared = [entry.name for entry in fields(got) if getattr(got, entry.name) is not None]
+        assert "loss" in compared
+        for name in compared:
+            theirs = want.hidden_states[-1] if name == "last_hidden_state" else getattr(want, name)
+            torch.testing.assert_close(self.real(getattr(got, name)), self.real(theirs), **CLOSE)
+
+    def gradients_are_equal(self) -> None:
+        """Those of every parameter, written and compared as if they were weights."""
+        inputs = self.system.inputs() | self.system.asked
+        for model in (self.reference, self.ours):
+            model(**inputs).loss.backward()
+            for parameter in model.parameters():
+                parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        self.reference.save_pretrained(self.folder / "their gradients")
+        hw.save(self.ours, self.folder / "our gradients")
+        want, got = (load_file(self.folder / f"{whose} gradients" / "model.safetensors") for whose in ("their", "our"))
+        assert want.keys() == got.keys()
+        for name in want:
+            torch.testing.assert_close(got[name], want[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
+        assert sum(bool(gradient.any()) for gradient in got.values()) > 0.9 * len(got)
+
+    def weights_are_equal(self) -> None:
+        """The attention weights of every layer, recomputed by us from queries, keys and rules."""
+        inputs = self.system.inputs()
+        with torch.no_grad(), hw.observe(self.ours) as record:
+            self.ours(**inputs)
+            want = self.reference(**inputs, output_attentions=True)
+        seen = []
+        for output, address in self.system.attentions.items():
+            for layer, theirs in enumerate(getattr(want, output)):
+                ours = record[address.format(layer)].weights()
+                torch.testing.assert_close(self.real(ours.transpose(1, 2)), self.real(theirs.transpose(1, 2)), **CLOSE)
+                seen.append(address.format(layer))
+        assert sorted(seen) == sorted(record)
+
+    def generated_tokens_are_equal(self) -> None:
+        """The most probable ones, ours by steps with a cache."""
+        if not self.reference.can_generate():
+            return
+        ids, ends = self.system.inputs()["input_ids"][:, :3], self.reference.generation_config.eos_token_id
+        self.reference.generation_config.forced_eos_token_id = None  # a wish about the limit, which we leave out
+        theirs = self.reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=11, do_sample=False)
+        first = 1 if self.reference.config.is_encoder_decoder else ids.shape[1]
+        for row, found in zip(theirs[:, first:].tolist(), hw.generate(self.ours, ids, max_new_tokens=11), strict=True):
+            assert found.tokens == (row[: row.index(ends)] if ends in row else row)
+
+    def goes_back(self) -> None:
+        """What we write, the reference reads without a word, and gives the same."""
+        hw.save(self.ours, self.folder / "ours")
+        wrote, read = (load_file(self.folder / whose / "model.safetensors") for whose in ("ours", "theirs"))
+        assert wrote.keys() == read.keys()
+        assert all(torch.equal(wrote[name], read[name]) for name in read)
+        again, info = type(self.reference).from_pretrained(
+            self.folder / "ours", attn_implementation="eager", output_loading_info=True
+        )
+        assert not any(info.values()), info
+        self.outputs_are_equal(again.eval())
+
+    def real(self, x: Tensor) -> Tensor:
+        """The rows of x (batch, length, ...) that are no padding."""
+        rows = tiny.rows(self.system.name, **self.system.changes)
+        return x[rows[x.shape[1]]] if x.dim() > 1 and x.shape[1] in rows else x

@@ -1,0 +1,78 @@
+"""Every system of ours is the published one: outputs, losses, gradients, attention weights, generated tokens, both ways."""
+
+import pytest
+import torch
+from parity import Pair, System
+
+OF_DECODER = {"attentions": "decoder.layers.{}.self_attention"}
+OF_BERT = {"attentions": "bert.encoder.layers.{}.self_attention"}
+OF_BOTH = {
+    "encoder_attentions": "encoder.layers.{}.self_attention",
+    "decoder_attentions": "decoder.layers.{}.self_attention",
+    "cross_attentions": "decoder.layers.{}.cross_attention",
+}
+
+SOURCE = torch.tensor([[5, 6, 7, 8, -100, 9, 10], [11, 12, 13, -100, 14, -100, -100], [15, -100, 16, *[-100] * 4]])
+TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, 27, 0, 28, -100, -100], [29, 0, *[-100] * 4]])
+ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+# A further system is a row here, beside its folder and its row in models/checkpoint.py.
+SYSTEMS = [
+    System("MarianMTModel", {"labels": TARGET}, OF_BOTH),
+    System(
+        "MarianMTModel",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"scale_embedding": True, "activation_function": "swish", "decoder_layers": 1},
+    ),
+    System(
+        "MarianMTModel",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "decoder_attention_heads": 2},
+    ),
+    System("T5ForConditionalGeneration", {"labels": TARGET}, OF_BOTH),
+    System("T5ForConditionalGeneration", {"labels": TARGET}, OF_BOTH, {"feed_forward_proj": "gated-gelu"}),
+    System(
+        "T5ForConditionalGeneration",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"num_decoder_layers": 1, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 5, "d_kv": 6},
+    ),
+    System("BertForQuestionAnswering", ANSWER, OF_BERT),
+    System("BertForMaskedLM", {"labels": SOURCE}, OF_BERT),
+    System("BertForMaskedLM", {"labels": SOURCE}, OF_BERT, {"hidden_act": "gelu_new", "type_vocab_size": 3}),
+    System("BertForSequenceClassification", {"labels": torch.tensor([4, 0, 3])}, OF_BERT),
+    System("BertForSequenceClassification", {"labels": torch.tensor([0.5, -1.0, 2.0])}, OF_BERT, {"num_labels": 1}),
+    System("BertForSequenceClassification", {"labels": (torch.arange(15).view(3, 5) % 2).float()}, OF_BERT),
+    System("GPT2LMHeadModel", {"labels": SOURCE}, OF_DECODER),
+    System("GPT2LMHeadModel", {"labels": SOURCE}, OF_DECODER, {"scale_attn_by_inverse_layer_idx": True, "n_inner": 50}),
+    System("GPT2LMHeadModel", {"labels": SOURCE}, OF_DECODER, {"scale_attn_weights": False, "activation_function": "relu"}),
+    System("LlamaForCausalLM", {"labels": SOURCE}, OF_DECODER),
+    System("LlamaForCausalLM", {"labels": SOURCE}, OF_DECODER, {"num_key_value_heads": 1, "head_dim": 10}),
+    System(
+        "LlamaForCausalLM",
+        {"labels": SOURCE},
+        OF_DECODER,
+        {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    ),
+    System("LlamaForCausalLM", {"labels": SOURCE}, OF_DECODER, {"rope_parameters": YARN}),
+    System(
+        "LlamaForCausalLM",
+        {"labels": SOURCE},
+        OF_DECODER,
+        {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 16}},
+    ),
+]
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=str)
+def test_parity(system, tmp_path):
+    pair = Pair(system, tmp_path)
+    pair.outputs_are_equal()
+    pair.weights_are_equal()
+    pair.generated_tokens_are_equal()
+    pair.goes_back()
+    pair.gradients_are_equal()

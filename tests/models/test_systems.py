@@ -1,0 +1,113 @@
+"""Every system at its published size, compiled, and under the tools that look into heads."""
+
+import pytest
+import torch
+from parity import Pair
+from test_parity import SYSTEMS
+
+import headwise as hw
+from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
+from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from headwise.models.llama import LlamaConfig, LlamaForCausalLM
+from headwise.models.marian import MarianConfig, MarianMTModel
+from headwise.models.t5 import T5Config, T5ForConditionalGeneration
+
+LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+OPUS = MarianConfig(
+    d_model=512,
+    encoder_layers=6,
+    decoder_layers=6,
+    encoder_attention_heads=8,
+    decoder_attention_heads=8,
+    encoder_ffn_dim=2048,
+    decoder_ffn_dim=2048,
+    max_position_embeddings=512,
+)
+TINY_LLAMA = LlamaConfig(
+    hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4
+)
+SMOL = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+)
+# Parameters of the published models, tied ones counted once.
+SIZES = {
+    # The reference keeps the sinusoids of both sides as frozen parameters; here they are computed.
+    "opus-mt-en-de": (MarianMTModel, OPUS, 74_410_496 - 2 * 512 * 512),
+    "t5-small": (T5ForConditionalGeneration, T5Config(), 60_506_624),
+    "bert-base, questions": (BertForQuestionAnswering, BertConfig(), 108_893_186),
+    "bert-large, questions": (BertForQuestionAnswering, LARGE, 334_094_338),
+    "bert-base, masked": (BertForMaskedLM, BertConfig(), 109_514_298),
+    "gpt2": (GPT2LMHeadModel, GPT2Config(), 124_439_808),
+    "gpt2-medium": (GPT2LMHeadModel, GPT2Config(n_embd=1024, n_layer=24, n_head=16), 354_823_168),
+    "gpt2-large": (GPT2LMHeadModel, GPT2Config(n_embd=1280, n_layer=36, n_head=20), 774_030_080),
+    "gpt2-xl": (GPT2LMHeadModel, GPT2Config(n_embd=1600, n_layer=48, n_head=25), 1_557_611_200),
+    "Llama 2 7B": (LlamaForCausalLM, LlamaConfig(), 6_738_415_616),
+    "TinyLlama": (LlamaForCausalLM, TINY_LLAMA, 1_100_048_384),
+    "SmolLM2-135M": (LlamaForCausalLM, SMOL, 134_515_008),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameters_of_the_published_size(name):
+    make, config, count = SIZES[name]
+    with torch.device("meta"):
+        model = make(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.fixture(params=[system for system in SYSTEMS if not system.changes], ids=str)
+def pair(request, tmp_path):
+    return Pair(request.param, tmp_path)
+
+
+def test_heads_are_seen_measured_and_silenced(pair):
+    model, inputs = pair.ours, pair.system.inputs()
+    with hw.observe(model) as record:
+        before = model(**inputs)
+    patterns = pair.system.attentions.values()
+    assert set(record) == {address for address in record if any(address.startswith(p.split("{}")[0]) for p in patterns)}
+    measured = hw.statistics(record)
+    for address, recorded in record.items():
+        assert measured[address].entropy.shape == (recorded.num_heads,)
+        assert bool(((measured[address].entropy >= 0) & (measured[address].entropy < 3)).all())
+        assert (measured[address].distance is None) == ("cross" in address)
+        module = model.get_submodule(address)
+        silenced = torch.tensor([1.0, 0.0, 1.0, 1.0])
+        with torch.no_grad(), hw.gates(model, {address: silenced}):
+            gated = model(**inputs)
+        weight = module.out_proj.weight.detach().clone()
+        with torch.no_grad():
+            module.out_proj.weight[:, module.value_dim : 2 * module.value_dim] = 0.0  # the second head's columns
+            cut = model(**inputs)
+            module.out_proj.weight.copy_(weight)
+        for name in ("logits", "start_logits"):
+            if hasattr(before, name):
+                torch.testing.assert_close(getattr(gated, name), getattr(cut, name))
+                assert not torch.allclose(getattr(gated, name), getattr(before, name), atol=1e-4)
+
+
+@pytest.mark.nohook
+def test_compiled_is_one_graph(pair):
+    compiled, inputs = torch.compile(pair.ours, fullgraph=True, backend="aot_eager"), pair.system.inputs() | pair.system.asked
+    want, got = pair.ours(**inputs), compiled(**inputs)
+    got.loss.backward()
+    torch.testing.assert_close(got.loss, want.loss)
+    for name in ("logits", "start_logits"):
+        if hasattr(want, name):
+            torch.testing.assert_close(getattr(got, name), getattr(want, name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.nohook
+@pytest.mark.slow
+def test_compiled_by_inductor(tmp_path):
+    pair = Pair(next(system for system in SYSTEMS if system.name == "LlamaForCausalLM"), tmp_path)
+    inputs = pair.system.inputs()
+    with torch.no_grad():
+        got = torch.compile(pair.ours, fullgraph=True)(**inputs)
+        torch.testing.assert_close(got.logits, pair.ours(**inputs).logits, atol=1e-5, rtol=1e-5)
