@@ -1,6 +1,7 @@
 """The command: one output line per input line, and one sentence where the input is bad."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import headwise as hw
 from headwise.cli import SHIPPED, app
+from headwise.models.checkpoint import ARCHITECTURES
+from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.tokens import train_tokenizer
 from headwise.tasks.translate import Translator
@@ -127,3 +131,23 @@ def test_the_shipped_model_is_small_and_translates():
     result = headwise("run", "translate", "Tom is taller than his mother.")
     assert result.exit_code == 0
     assert "汤姆" in result.stdout
+
+
+def test_models_lists_what_can_be_read():
+    printed = headwise("models").stdout
+    for name in ARCHITECTURES:
+        assert re.search(rf"^{name} +\w", printed, re.MULTILINE), name
+
+
+def test_models_tells_heads_widths_and_parameters(tmp_path):
+    config = LlamaConfig(
+        vocab_size=29, hidden_size=24, intermediate_size=17, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2
+    )
+    hw.save(LlamaForCausalLM(config), tmp_path / "llama")
+    (tmp_path / "llama" / "model.safetensors").unlink()  # nothing of it is needed
+    lines = headwise("models", tmp_path / "llama").stdout.splitlines()
+    layer = 2 * 24 * 24 + 2 * 24 * 8 + 3 * 24 * 17 + 2 * 24
+    assert lines[0].strip() == f"LlamaForCausalLM: {2 * 29 * 24 + 3 * layer + 24:,} parameters"
+    assert lines[1].split("  ")[0] == "attention"
+    assert lines[2].split() == ["decoder.layers.*.self_attention", "3", "6", "2", "4", "24"]
+    assert "is not a folder with a model" in refused(headwise("models", tmp_path / "nothing"))

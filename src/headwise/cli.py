@@ -133,6 +133,19 @@ def train(
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
 
 
+@app.command()
+def models(
+    folder: Annotated[
+        str | None, typer.Argument(help="A folder, or owner/name on the Hub; none = list what can be read.", show_default=False)
+    ] = None,
+) -> None:
+    """What can be read; of a folder's model: its heads, widths and parameters."""
+    from headwise.explorer import listing
+
+    with _one_sentence():
+        Console().print(listing.architectures() if folder is None else listing.model(folder))
+
+
 def _wrong(translator: Translator, lines: list[str], blank_is_wrong: bool) -> dict[int, str]:
     """The numbers, from 1, of the lines that the model cannot read, and why."""
     wrong = {}
