@@ -1,14 +1,11 @@
 """Identities of the module: heads, groups, gates, caches, positions."""
 
 import inspect
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import headwise as hw
-from headwise.attention import formula
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -242,27 +239,3 @@ def test_meta_device_then_reset():
     module = module.to_empty(device="cpu")
     module.reset_parameters()
     assert all(parameter.isfinite().all() for parameter in module.parameters())
-
-
-def test_at_most_four_files_on_the_stack_at_the_softmax(monkeypatch):
-    """From a whole model down to the formula's softmax."""
-    from headwise.models.transformer import Transformer, TransformerConfig
-
-    files, package = set(), Path(hw.__file__).parent
-    softmax = formula.softmax
-
-    def spy(*arguments):
-        frame = sys._getframe(1)
-        while frame is not None:
-            if package in Path(frame.f_code.co_filename).parents:
-                files.add(frame.f_code.co_filename)
-            frame = frame.f_back
-        return softmax(*arguments)
-
-    monkeypatch.setattr(formula, "softmax", spy)
-    from headwise.attention import backends
-
-    monkeypatch.setattr(backends, "FASTEST_FIRST", backends.FASTEST_FIRST[-1:])
-    model = Transformer(TransformerConfig(11, 8, 2, 1, 1, 13))
-    model(torch.tensor([[3, 4]]), labels=torch.tensor([[5, 6]]))
-    assert {Path(file).name for file in files} == {"model.py", "layers.py", "module.py", "formula.py"}

@@ -1,11 +1,16 @@
 """Every system at its published size, compiled, and under the tools that look into heads."""
 
+import traceback
+from pathlib import Path
+
 import pytest
 import torch
 from parity import Pair
 from test_parity import SYSTEMS
 
 import headwise as hw
+from headwise.attention import backends, formula
+from headwise.insight.observe import attention_modules
 from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
 from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
@@ -90,6 +95,22 @@ def test_heads_are_seen_measured_and_silenced(pair):
             if hasattr(before, name):
                 torch.testing.assert_close(getattr(gated, name), getattr(cut, name))
                 assert not torch.allclose(getattr(gated, name), getattr(before, name), atol=1e-4)
+
+
+def test_at_most_four_files_are_on_the_stack_at_the_softmax(pair, monkeypatch):
+    """From a whole model down to the formula's softmax."""
+    stacks, package, softmax = [], Path(hw.__file__).parent, formula.softmax
+
+    def spy(*arguments):
+        frames = [frame.filename for frame in traceback.extract_stack()]
+        stacks.append({Path(file).name for file in frames if package in Path(file).parents})
+        return softmax(*arguments)
+
+    monkeypatch.setattr(formula, "softmax", spy)
+    monkeypatch.setattr(backends, "FASTEST_FIRST", backends.FASTEST_FIRST[-1:])
+    pair.ours(**pair.system.inputs())
+    assert len(stacks) == len(attention_modules(pair.ours))
+    assert all(len(files) == 4 and files >= {"layers.py", "module.py", "formula.py"} for files in stacks)
 
 
 @pytest.mark.nohook

@@ -130,7 +130,7 @@ def observe(model: nn.Module) -> Iterator[Record]:
 
     if emission.observer is not None:
         raise RuntimeError("another hw.observe is on: leave it first")
-    emission.observer = keep
+    emission.observer = torch.compiler.disable(keep)  # compiled code breaks its graph there, or raises if it must not
     try:
         yield record
     finally:
