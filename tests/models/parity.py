@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,22 @@ class Pair:
         for name in want:
             torch.testing.assert_close(got[name], want[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
         assert sum(bool(gradient.any()) for gradient in got.values()) > 0.9 * len(got)
+
+    def training_is_equal(self) -> None:
+        """The loss under dropout, every kind of it at a rate of its own: drawn at the same places, in the same order, from the
+        same random numbers."""
+        names = [entry.name for entry in fields(self.ours.config) if "drop" in entry.name]
+        rates = {name: 0.11 + 0.02 * number for number, name in enumerate(names)}
+        pair = Pair(replace(self.system, changes=self.system.changes | rates), self.folder / "training")
+        losses, states = [], []
+        for model in (pair.reference.train(), pair.ours.train()):
+            torch.manual_seed(0)
+            losses.append(model(**self.system.inputs(), **self.system.asked).loss.detach())
+            states.append(torch.get_rng_state())
+        torch.testing.assert_close(losses[1], losses[0], **CLOSE)
+        assert torch.equal(*states)
+        with torch.no_grad():
+            assert losses[0] != pair.reference.eval()(**self.system.inputs(), **self.system.asked).loss
 
     def weights_are_equal(self) -> None:
         """The attention weights of every layer, recomputed by us from queries, keys and rules."""

@@ -74,5 +74,6 @@ def test_parity(system, tmp_path):
     pair.outputs_are_equal()
     pair.weights_are_equal()
     pair.generated_tokens_are_equal()
+    pair.training_is_equal()
     pair.goes_back()
     pair.gradients_are_equal()
