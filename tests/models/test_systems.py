@@ -97,6 +97,22 @@ def test_heads_are_seen_measured_and_silenced(pair):
                 assert not torch.allclose(getattr(gated, name), getattr(before, name), atol=1e-4)
 
 
+def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(pair):
+    torch.manual_seed(0)
+    model, inputs = pair.ours.train(), pair.system.inputs() | pair.system.asked
+    optimizer, before = torch.optim.AdamW(model.parameters(), lr=1e-2), model.eval()(**inputs).loss.item()
+    model.train()
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(**inputs).loss.backward()
+        optimizer.step()
+    after = model.eval()(**inputs).loss.item()
+    assert after < 0.3 * before
+    hw.save(model, pair.folder / "trained")
+    theirs = type(pair.reference).from_pretrained(pair.folder / "trained")
+    assert theirs(**inputs).loss.item() == pytest.approx(after, abs=1e-4)
+
+
 def test_at_most_four_files_are_on_the_stack_at_the_softmax(pair, monkeypatch):
     """From a whole model down to the formula's softmax."""
     stacks, package, softmax = [], Path(hw.__file__).parent, formula.softmax
