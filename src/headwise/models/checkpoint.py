@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA)
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 log = logging.getLogger(__name__)
 Places = Mapping[str, tuple[tuple[str, ...], Stored]]
 
@@ -43,21 +46,22 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
     path = find(folder)
     entries = read_config(path)
     form, name, own = _architecture(path, entries, architecture)
+    config = _settings(form, name, entries, path)
     weights, file = read_weights(path)
-    model, config = _empty(form, name, entries, path)
-    places = form.keys.places(model)
-    weights = _by_todays_names(weights, form.keys, places, file)
-    if _copies(weights, form.keys, places, equal=False) and getattr(config, "tie_word_embeddings", False):
+    if config.depth > len(weights):  # seconds to build, for nothing
+        raise CheckpointError(f"{file} holds {len(weights)} tensors, too few for {config.depth} layers")
+    model = _empty(form, name, config, path)
+    found = _found(weights, form.keys, model, file)
+    if _says_tied(config) and found.keys() & form.keys.tied.keys() - form.keys.places(model).keys():
         # Whatever the settings say, a file that holds the copy apart was trained apart.
-        model, config = _empty(form, name, {**entries, "tie_word_embeddings": False}, path)
-        places = form.keys.places(model)
-    for copy in _copies(weights, form.keys, places, equal=True):
-        del weights[copy]
-    fresh = _check(weights, _wanted(model, places), form.keys, file, body_only=name != own)
+        config = replace(config, tie_word_embeddings=False)
+        model = _empty(form, name, config, path)
+        found = _found(weights, form.keys, model, file)
+    fresh = _check(found, model, form.keys, file, body_only=name != own)
     if fresh:
         log.warning("%s has no %s: they start afresh and want training", file, _some(fresh))
         model = form.models[name](config).to(dtype)
-    _fill(model, weights, places, dtype)
+    _fill(model, found, form.keys.places(model), dtype, file)
     if (path / "generation_config.json").is_file():
         setattr(model, "generation_config", read_json(path / "generation_config.json"))  # noqa: B010 - no tensor
     return model.eval()
@@ -70,15 +74,18 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     found = [(form, name) for name, form in ARCHITECTURES.items() if form.models[name] is type(model)]
     if not found:
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(ARCHITECTURES)}")
-    form, name = found[0]
+    (form, name), config = found[0], _config(model)
     ours = {key: tensor.detach().to(dtype or tensor.dtype) for key, tensor in tensors(model).items()}
     places = form.keys.places(model)
     weights = {key: stored.write([ours[part] for part in parts]).contiguous() for key, (parts, stored) in places.items()}
+    if _is_untied(config, form.keys, places):
+        weights |= {copy: weights[key].clone() for key, copies in form.keys.copies(places).items() for copy in copies}
     stored_as = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    entries = {"model_type": form.model_type, "architectures": [name], "dtype": stored_as, **config.to_entries()}
     path.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": form.model_type, "architectures": [name], "dtype": stored_as, **_config(model).to_entries()}
-    write_json(path / "config.json", config)
-    write(path / SAFE, lambda place: save_file(weights, place, metadata={"format": "pt"}))
+    write(path / SAFE, lambda place: save_file(weights, place, metadata={"format": "pt"}))  # first: where a disk gets full
+    write_json(path / "config.json", entries)
+    (path / "generation_config.json").unlink(missing_ok=True)  # of another model that was here
     if getattr(model, "generation_config", None):
         write_json(path / "generation_config.json", dict(model.generation_config))  # type: ignore[arg-type]
 
@@ -88,7 +95,7 @@ def build(folder: str | os.PathLike[str]) -> nn.Module:
     path = find(folder)
     entries = read_config(path)
     form, name, _ = _architecture(path, entries, None)
-    return _empty(form, name, entries, path)[0]
+    return _empty(form, name, _settings(form, name, entries, path), path)
 
 
 def _config(model: nn.Module) -> Config:
@@ -98,7 +105,8 @@ def _config(model: nn.Module) -> Config:
 def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) -> tuple[Format, str, str | None]:
     """The format, the architecture to read, and the one the folder names."""
     named = entries.get("architectures") or []
-    own = next((name for name in named if name in ARCHITECTURES), None) if isinstance(named, list) else None
+    listed = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    own = next((name for name in listed if name in ARCHITECTURES), None)
     by_type = [form for form in FORMATS if form.model_type == entries.get("model_type") and len(set(form.models.values())) == 1]
     if own is None and not named and by_type:
         own = next(iter(by_type[0].models))
@@ -112,54 +120,71 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
     return form, name, own
 
 
-def _empty(form: Format, name: str, entries: Mapping[str, Any], path: Path) -> tuple[Any, Config]:
-    """The model on the meta device: nothing is allocated before the file has shown the same shapes."""
+def _settings(form: Format, name: str, entries: Mapping[str, Any], path: Path) -> Config:
     said = {key: value for key, value in entries.items() if key not in ("model_type", "architectures", "dtype", "torch_dtype")}
     try:
-        config = form.config.from_entries(said)
-        with torch.device("meta"):
-            return form.models[name](config), config
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
+        return form.config.from_entries(said)
+    except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path / 'config.json'} makes no {name}: {error}") from error
 
 
-def _by_todays_names(weights: Mapping[str, Tensor], keys: Keys, wanted: Places, file: Path) -> dict[str, Tensor]:
-    """The tensors of a file that count, under the table's names."""
-    renamed = [(keys.today(name, {**wanted, **keys.tied}), tensor) for name, tensor in weights.items()]
-    named = {name: tensor for name, tensor in renamed if name in wanted or name in keys.tied or not keys.is_ignored(name)}
+def _empty(form: Format, name: str, config: Config, path: Path) -> nn.Module:
+    """The model on the meta device: nothing is allocated before the file has shown the same shapes."""
+    try:
+        with torch.device("meta"):
+            return form.models[name](config)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise CheckpointError(f"{path / 'config.json'} makes no {name}: {error}") from error
+
+
+def _says_tied(config: Config) -> bool:
+    return getattr(config, "tie_word_embeddings", False)
+
+
+def _is_untied(config: Config, keys: Keys, places: Places) -> bool:
+    """Whether the model has a head of its own, which others tie to the embedding."""
+    return not _says_tied(config) and any(copy in places for copy in keys.tied)
+
+
+def _found(weights: Mapping[str, Tensor], keys: Keys, model: nn.Module, file: Path) -> dict[str, Tensor]:
+    """The tensors of a file that count, under the table's names, each once."""
+    places = keys.places(model)
+    known = {**places, **keys.tied}
+    renamed = [(keys.today(name, known), tensor) for name, tensor in weights.items()]
+    found = {name: tensor for name, tensor in renamed if name in known or not keys.is_ignored(name)}
     if len({name for name, _ in renamed}) < len(renamed):
         raise CheckpointError(f"{file} holds a tensor under an old and a new name")
-    return named
+    untied = _is_untied(_config(model), keys, places)
+    for name, copies in keys.copies(places).items():
+        held = [copy for copy in copies if copy in found]
+        first = found[held[0]] if held else None
+        if first is None or not all(_equal(found[copy], first) for copy in held):
+            continue
+        # In an untied model nothing is computed with what all its copies differ from.
+        if name not in found or _equal(found[name], first) or (untied and held == copies):
+            found = {key: tensor for key, tensor in found.items() if key not in held} | {name: first}
+    return found
 
 
-def _copies(weights: Mapping[str, Tensor], keys: Keys, wanted: Places, equal: bool) -> list[str]:
-    """The names, not wanted for themselves, of tensors that are copies of wanted ones, equal or not."""
-    pairs = [(copy, next((name for name in names if name in wanted), "")) for copy, names in keys.tied.items()]
-    both = [(copy, name) for copy, name in pairs if copy in weights and copy not in wanted and name in weights]
-    return [copy for copy, name in both if torch.equal(weights[copy], weights[name]) == equal]
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
 
 
-def _wanted(model: nn.Module, places: Places) -> dict[str, torch.Size]:
-    """The shape of every published tensor."""
-    ours = tensors(model)
-    return {name: stored.write([ours[part] for part in parts]).shape for name, (parts, stored) in places.items()}
-
-
-def _check(
-    weights: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], keys: Keys, file: Path, body_only: bool
-) -> set[str]:
+def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool) -> set[str]:
     """Raises CheckpointError unless the file has what is wanted; returns what may start afresh, where another head is asked."""
-    missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
+    ours = tensors(model)
+    wanted = {name: stored.write([ours[part] for part in parts]).shape for name, (parts, stored) in keys.places(model).items()}
+    missing, unexpected = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     fresh = {name for name in missing if body_only and keys.is_head(name)}
     unexpected = {name for name in unexpected if not (body_only and keys.is_head(name))}
     for kind, names in (("misses", missing - fresh), ("has unexpected", unexpected)):
         if names:
             raise CheckpointError(f"{file} {kind} {len(names)} tensors: {_some(names)}")
-    for name in wanted.keys() & weights.keys():
-        if weights[name].shape != wanted[name]:
-            raise CheckpointError(f"{file}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(wanted[name])}")
-        if not weights[name].isfinite().all():
-            raise CheckpointError(f"{file}: {name} holds nan or infinity")
+    for name in wanted.keys() & found.keys():
+        if found[name].shape != wanted[name]:
+            raise CheckpointError(f"{file}: {name} is {tuple(found[name].shape)}, the model's is {tuple(wanted[name])}")
+        if found[name].dtype not in FLOATS:
+            raise CheckpointError(f"{file}: {name} is {found[name].dtype}; known are {', '.join(map(str, FLOATS))}")
     return fresh
 
 
@@ -168,19 +193,20 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join([first, *rest[:2]]) + (", ..." if len(rest) > 2 else "")
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> None:
-    """Puts tensors in their places; one that stands in several of them, in all."""
+def _fill(model: nn.Module, found: dict[str, Tensor], places: Places, dtype: torch.dtype, file: Path) -> None:
+    """Puts tensors in their places; one that stands in several of them, in all. Empties ``found`` on the way."""
     ours, everywhere = tensors(model), dict[int, list[str]]()
     for name, tensor in model.state_dict(keep_vars=True).items():
         everywhere.setdefault(id(tensor), []).append(name)
     for published, (parts, stored) in places.items():
-        if published not in weights:
+        if published not in found:
             continue
-        pieces = stored.read(weights[published], [len(ours[part]) for part in parts])
+        pieces = stored.read(found.pop(published), [len(ours[part]) for part in parts])
         for part, piece in zip(parts, pieces, strict=True):
-            held = (
-                piece.to(dtype).clone(memory_format=torch.contiguous_format) if len(parts) > 1 else piece.to(dtype).contiguous()
-            )
+            # A copy: what was read may be shared, and is the file itself, which somebody may yet write to.
+            held = piece.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+            if not held.isfinite().all():
+                raise CheckpointError(f"{file}: {published} holds nan or infinity")
             new = nn.Parameter(held) if isinstance(ours[part], nn.Parameter) else held
             for name in everywhere[id(ours[part])]:
                 owner, _, leaf = name.rpartition(".")

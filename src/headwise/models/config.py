@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
-from typing import Any, ClassVar, TypeVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 C = TypeVar("C", bound="Config")
 
@@ -15,15 +16,20 @@ class Config:
     """Fields carry the published names and defaults, so that a config.json is read and written as it is.
 
     other: entries that do not change the mathematics (labels' names, what a library notes), kept for writing back.
-    supported: entries that would change it and have only one value here. Raises ValueError for anything else.
+    supported: entries that would change it and have only one value here. aliases: further names of fields, in some files.
+    Raises ValueError for what a field cannot be.
     """
 
-    supported: ClassVar[Mapping[str, Any]] = {}
+    supported: ClassVar[Mapping[str, Any]] = {"per_layer_config": None, "is_causal": True}
+    aliases: ClassVar[Mapping[str, str]] = {}
     other: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
         for item in fields(self):
-            _check(item.name, getattr(self, item.name), str(item.type).split(" | "))
+            words, fits = _kind(item.name, kinds[item.name])
+            if not fits(getattr(self, item.name)):
+                raise ValueError(f"{item.name}: expected {words}; got {getattr(self, item.name)!r}")
 
     @classmethod
     def from_entries(cls: type[C], entries: Mapping[str, Any]) -> C:
@@ -31,6 +37,11 @@ class Config:
         for name, value in cls.supported.items():
             if entries.get(name, value) != value:
                 raise ValueError(f"{name} is {entries[name]!r}; only {value!r} is known here")
+        entries = dict(entries)
+        for alias in cls.aliases.keys() & entries.keys():
+            name, value = cls.aliases[alias], entries.pop(alias)
+            if entries.setdefault(name, value) != value:
+                raise ValueError(f"{name} is {entries[name]!r}, and {alias}, which means the same, {value!r}")
         known = {item.name for item in fields(cls)} - {"other"}
         other = {name: value for name, value in entries.items() if name not in known}
         return cls(**{name: entries[name] for name in known & entries.keys()}, other=other)
@@ -40,20 +51,31 @@ class Config:
         entries = asdict(self)
         return {**entries.pop("other"), **entries}
 
+    @property
+    def depth(self) -> int:
+        """The number of layers, of all stacks together."""
+        sizes = [getattr(self, item.name) for item in fields(self) if "layer" in item.name]
+        return sum(size for size in sizes if isinstance(size, int))
 
-def _check(name: str, value: Any, kinds: list[str]) -> None:
-    """Raises ValueError where a value is not of its field's kind, or out of all bounds."""
-    if type(value).__name__ in ("list", "NoneType") and {"list": "list[int]"}.get(type(value).__name__, "None") in kinds:
-        return
-    if kinds[0] == "int":
-        wanted = "an integer from 0 to " + ("1000" if "layer" in name else "2147483647")  # no file has more layers
-        good = type(value) is int and 0 <= value <= int(wanted.split()[-1])
-    elif kinds[0] == "float":
-        share = "dropout" in name or name.endswith("pdrop")
-        wanted = "a number in [0, 1)" if share else "a number"
-        good = type(value) in (int, float) and (0 <= value < 1 if share else isfinite(value))
-    else:
-        kind = {"bool": bool, "str": str}.get(kinds[0], object)
-        wanted, good = f"a {kind.__name__}", isinstance(value, kind)
-    if not good:
-        raise ValueError(f"{name}: expected {wanted}; got {value!r}")
+
+def _kind(name: str, kind: Any) -> tuple[str, Callable[[Any], bool]]:
+    """What a field of that name can be, in words and as a test: values of its type, within all bounds."""
+    parts = [_kind(name, part) for part in get_args(kind) if get_origin(kind) is not Literal]
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(words for words, _ in parts), lambda x: any(fits(x) for _, fits in parts)
+    if get_origin(kind) is list:
+        return f"a list ({parts[0][0]} each)", lambda x: isinstance(x, list) and all(map(parts[0][1], x))
+    if get_origin(kind) is Mapping:
+        return "an object", lambda x: isinstance(x, Mapping) and all(map(parts[1][1], x.values()))
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind))), lambda x: x in get_args(kind)
+    if kind is int:
+        # Old files say -1 where there is no such token; no file has more layers.
+        low, high = -1 if name.endswith("token_id") else 1, 1000 if "layer" in name else 2**31 - 1
+        return f"an integer from {low} to {high}", lambda x: type(x) is int and low <= x <= high
+    if kind is float and ("dropout" in name or name.endswith("pdrop")):
+        return "a number in [0, 1)", lambda x: type(x) in (int, float) and 0 <= x < 1
+    if kind is float:
+        return "a number", lambda x: type(x) in (int, float) and abs(x) <= sys.float_info.max  # neither nan nor infinity
+    plain = {bool: "true or false", str: "a string", NoneType: "null"}
+    return plain.get(kind, "anything"), lambda x: kind is Any or isinstance(x, kind)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,31 +20,37 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 class CheckpointError(ValueError):
-    """A folder that holds no model we can read; the message says what is missing or wrong."""
+    """A folder that holds no model we can read; the message says what is missing or wrong: one line, whatever names a hostile
+    file has put into it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in message[:1000]))
 
 
 def find(folder: str | os.PathLike[str]) -> Path:
     """The folder itself, or that of a model on the Hub ("owner/name"), fetched once and kept in the Hub's cache."""
     path = Path(folder)
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
+    if os.path.exists(path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
         return path
     wanted = ["*.json", "*.txt", "*.model", "*.spm", "*.safetensors"]
     try:
         found = Path(snapshot_download(str(folder), allow_patterns=wanted))
         if not list(found.glob("*.safetensors")):
             found = Path(snapshot_download(str(folder), allow_patterns=[*wanted, "pytorch_model*.bin"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of many kinds, those of the HTTP client among them
         raise CheckpointError(f"{folder} is no folder here, and could not be fetched from the Hub: {error}") from None
     return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; CheckpointError where the file is none."""
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path.parent} holds no {path.name}")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path.parent} holds no {path.name}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(entries, dict):
         raise CheckpointError(f"{path} is not a JSON object")
@@ -55,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The entries of a folder's config.json."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise CheckpointError(f"{path} is not a folder with a model (config.json, model.safetensors)")
     return read_json(path / "config.json")
 
@@ -64,7 +68,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Path]:
     """A folder's tensors and the file that names them: safetensors before pickles, one file or several with an index."""
     for name in (SAFE, PICKLED):
         for file in (path / name, path / f"{name}.index.json"):
-            if file.exists():
+            if file.is_file():
                 return (_read_shards(file) if file.suffix == ".json" else _read_file(file)), file
     raise CheckpointError(f"{path} holds no {SAFE} (nor {PICKLED})")
 
@@ -75,27 +79,39 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f'{index}: expected an object "weight_map" of tensor names and file names')
     weights = dict[str, Tensor]()
     for name in sorted(set(places.values())):
-        if Path(name).name != name:
+        if Path(name).name != name or not os.path.isfile(index.parent / name):
             raise CheckpointError(f"{index}: {name!r} is not a file beside it")
-        weights |= _read_file(index.parent / name)
-    if weights.keys() != places.keys():
-        raise CheckpointError(f"{index} and its files differ in {', '.join(sorted(weights.keys() ^ places.keys())[:3])}")
+        found = _read_file(index.parent / name)
+        if wrong := found.keys() ^ {tensor for tensor, file in places.items() if file == name}:
+            raise CheckpointError(f"{index} and {name} differ in {', '.join(sorted(wrong)[:3])}")
+        weights |= found
     return weights
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)  # a pickle that wants anything else is refused
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} holds no {path.name}") from None
-    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        weights = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except Exception as error:  # a damaged or hostile file can bring a reader to any of them
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or holds more than tensors: {said}") from None
-    if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
-        raise CheckpointError(f"{path} is not a dictionary of tensors")
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(x) for name, x in weights.items()):
+        raise CheckpointError(f"{path} is not a dictionary of plain tensors")
+    if sum(x.nbytes for x in weights.values()) > 8 * path.stat().st_size:  # the same numbers under some names are usual
+        raise CheckpointError(f"{path} claims more numbers than it holds")
     return weights
+
+
+def _is_plain(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_nested and x.device.type == "cpu"
+
+
+def _read_pickle(path: Path) -> Any:
+    """What a pickle holds, if it is tensors and containers of them; anything else is refused."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it would unpack to more than it is")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:

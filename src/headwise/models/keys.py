@@ -32,7 +32,8 @@ class Keys:
     """One system's table. In names, "{i}" is a number and "{leaf}" a dotted rest, the same on both sides.
 
     rows: published name -> ours, a name or ``Stored``. A row counts where the model has its tensors.
-    tied: published name of a copy -> the names it may copy, of which a model has one; files may leave copies out.
+    tied: published name of a copy -> the names it may copy, of which a model has one; files may leave copies out, or hold one
+    of them instead. An untied model's files hold all: what such a model computes with are the copies.
     ignored: regular expressions of names that old files hold and nobody needs.
     renamed: endings of old files -> today's. prefix: what files of the bare body leave out.
     head: regular expressions of the names above the body, which start afresh when a body is loaded under another head.
@@ -65,7 +66,15 @@ class Keys:
         return self.prefix + name if name not in wanted and self.prefix + name in wanted else name
 
     def is_ignored(self, name: str) -> bool:
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        return any(re.fullmatch(pattern, full) for pattern in self.ignored for full in (name, self.prefix + name))
+
+    def copies(self, wanted: Mapping[str, Any]) -> dict[str, list[str]]:
+        """For each wanted name the names of its copies that are not wanted for themselves."""
+        found = dict[str, list[str]]()
+        for copy, names in self.tied.items():
+            for name in [name for name in names if name in wanted and copy not in wanted][:1]:
+                found.setdefault(name, []).append(copy)
+        return found
 
     def is_head(self, name: str) -> bool:
         return any(re.match(pattern, name) for pattern in self.head)

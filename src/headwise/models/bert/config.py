@@ -18,7 +18,12 @@ class BertConfig(Config):
     labels) or "multi_label_classification" (for float ones).
     """
 
-    supported: ClassVar = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+    supported: ClassVar = {
+        "per_layer_config": None,
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "position_embedding_type": "absolute",
+    }
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -38,8 +43,16 @@ class BertConfig(Config):
     id2label: Mapping[str, str] = field(default_factory=lambda: {"0": "LABEL_0", "1": "LABEL_1"})
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.id2label:
+            raise ValueError("id2label: expected at least one label")
+
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> BertConfig:
-        if "id2label" not in entries and isinstance(entries.get("num_labels"), int):
-            entries = {**entries, "id2label": {str(i): f"LABEL_{i}" for i in range(min(entries["num_labels"], 2**20))}}
+        if entries.get("id2label") is None:
+            labels = entries.get("num_labels", 2)
+            if type(labels) is not int or not 0 < labels <= 2**20:
+                raise ValueError(f"num_labels: expected an integer from 1 to {2**20}; got {labels!r}")
+            entries = {**entries, "id2label": {str(i): f"LABEL_{i}" for i in range(labels)}}
         return super().from_entries(entries)

@@ -16,7 +16,13 @@ class GPT2Config(Config):
     scale_attn_by_inverse_layer_idx: those of layer i (from 0) are divided by i + 1 too.
     """
 
-    supported: ClassVar = {"add_cross_attention": False}
+    supported: ClassVar = {**Config.supported, "add_cross_attention": False}
+    aliases: ClassVar = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
 
     vocab_size: int = 50257
     n_positions: int = 1024

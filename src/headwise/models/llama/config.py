@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from headwise.attention.positions import Linear, Llama3, Rotary, Scaling, YaRN
 from headwise.models.config import Config
 
-SCALINGS: dict[str, type[Scaling]] = {"linear": Linear, "llama3": Llama3, "yarn": YaRN}
+# Each type's rule, the numbers that it needs and those that it may be given.
+SCALINGS: dict[str, tuple[Callable[..., Scaling], tuple[str, ...], tuple[str, ...]]] = {
+    "linear": (Linear, ("factor",), ()),
+    "llama3": (Llama3, ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), ()),
+    "yarn": (YaRN, ("factor", "original_max_position_embeddings"), ("beta_fast", "beta_slow", "attention_factor")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +49,38 @@ class LlamaConfig(Config):
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> LlamaConfig:
         entries = dict(entries)
-        theta, scaling = entries.pop("rope_theta", 10000.0), entries.pop("rope_scaling", None) or {}
-        if entries.get("rope_parameters") is None:
-            kind = scaling.get("rope_type", scaling.get("type", "default"))
-            entries["rope_parameters"] = {"rope_theta": theta, **scaling, "rope_type": kind}
-        return super().from_entries(entries)
+        older = {name: entries.pop(name) for name in ("rope_theta", "partial_rotary_factor") if name in entries}
+        rope = entries.pop("rope_scaling", None) or entries.get("rope_parameters") or {}
+        if not isinstance(rope, Mapping):
+            raise ValueError(f"rope_parameters (or rope_scaling): expected an object; got {rope!r}")
+        return super().from_entries(entries | {"rope_parameters": {"rope_theta": 10000.0, **older, **rope}})
 
     def rotary(self) -> Rotary:
         """The rule of positions that rope_parameters describe. Raises ValueError for a type that is not known."""
-        given = dict(self.rope_parameters)
-        theta, kind, part = given.pop("rope_theta", 10000.0), given.pop("rope_type", "default"), given.pop("type", None)
-        part = given.pop("partial_rotary_factor", 1.0)
-        head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
-        dim = None if part == 1.0 else int(head_dim * part)
-        if kind == "default":
-            return Rotary(theta, dim)
-        if kind not in SCALINGS:
+        said = {"rope_theta": 10000.0, "original_max_position_embeddings": self.max_position_embeddings, **self.rope_parameters}
+        if "original_max_position_embeddings" in self.other:  # where it stands there, it counts
+            said["original_max_position_embeddings"] = self.other["original_max_position_embeddings"]
+        given = {name: value for name, value in said.items() if value is not None}
+        for name, value in {"partial_rotary_factor": 1.0, "mscale_all_dim": 0, "truncate": True}.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"rope_parameters: {name} is {given[name]!r}; only {value!r} is known here")
+        if (self.head_dim or self.hidden_size // self.num_attention_heads) % 2:
+            raise ValueError("rotary positions need heads of an even width")
+        base, kind = _number(given, "rope_theta", above=1), given.get("rope_type", given.get("type", "default"))
+        return Rotary(base, scaling=None if kind == "default" else self._scaling(kind, given))
+
+    def _scaling(self, kind: str, given: dict[str, Any]) -> Scaling:
+        if kind not in list(SCALINGS):
             raise ValueError(f"rope_type: expected one of default, {', '.join(SCALINGS)}; got {kind!r}")
-        return Rotary(theta, dim, scaling=SCALINGS[kind](**given))
+        make, needed, possible = SCALINGS[kind]
+        numbers = {name: _number(given, name) for name in (*needed, *(given.keys() & possible))}
+        if kind == "llama3" and numbers["high_freq_factor"] <= numbers["low_freq_factor"]:
+            raise ValueError("rope_parameters: high_freq_factor must be above low_freq_factor")
+        return make(**numbers)
+
+
+def _number(given: Mapping[str, Any], name: str, above: float = 0) -> Any:
+    value: Any = given.get(name)
+    if type(value) not in (int, float) or not above < value <= sys.float_info.max:
+        raise ValueError(f"rope_parameters: {name}: expected a number above {above}; got {value!r}")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from headwise.models.config import Config
 
@@ -11,6 +12,12 @@ from headwise.models.config import Config
 class MarianConfig(Config):
     """config.json of a MarianMTModel; defaults are the class's (Helsinki's models: d_model 512, 6 + 6 layers, 8 heads, swish,
     scale_embedding). LayerDrop (0 in all of them) is read and written, not applied."""
+
+    aliases: ClassVar = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    }
 
     vocab_size: int = 58101
     decoder_vocab_size: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,13 @@ class T5Config(Config):
     does not say, so it is if tie_word_embeddings. feed_forward_proj: an activation, or "gated-" and an activation.
     """
 
-    supported: ClassVar = {"is_decoder": False}
+    supported: ClassVar = {**Config.supported, "is_decoder": False}
+    aliases: ClassVar = {
+        "head_dim": "d_kv",
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+    }
 
     vocab_size: int = 32128
     d_model: int = 512
@@ -47,3 +54,13 @@ class T5Config(Config):
         for name, value in unsaid.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> T5Config:
+        config, feed = super().from_entries(entries), entries.get("feed_forward_proj", cls.feed_forward_proj)
+        # Newer files say it twice, and the reference library believes what follows from feed_forward_proj less.
+        act = "gelu_new" if feed == "gated-gelu" else feed.removeprefix("gated-")
+        for name, value in {"is_gated_act": feed.startswith("gated-"), "dense_act_fn": act}.items():
+            if entries.get(name, value) != value:
+                raise ValueError(f"{name} is {entries[name]!r}, though feed_forward_proj is {feed!r}")
+        return config
