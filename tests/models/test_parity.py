@@ -13,7 +13,7 @@ OF_BOTH = {
 }
 
 SOURCE = torch.tensor([[5, 6, 7, 8, -100, 9, 10], [11, 12, 13, -100, 14, -100, -100], [15, -100, 16, *[-100] * 4]])
-TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, 27, 0, 28, -100, -100], [29, 0, *[-100] * 4]])
+TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, -100, 27, 28, 0, -100], [29, 0, *[-100] * 4]])
 ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

@@ -1,6 +1,7 @@
 """Every system at its published size, compiled, and under the tools that look into heads."""
 
 import traceback
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,29 @@ def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(p
     hw.save(model, pair.folder / "trained")
     theirs = type(pair.reference).from_pretrained(pair.folder / "trained")
     assert theirs(**inputs).loss.item() == pytest.approx(after, abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
+    inputs = pair.system.inputs()
+    for ids, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
+        if ids not in inputs:
+            continue
+        before = pair.ours(**inputs)
+        inputs[mask] = inputs[mask].clone()
+        inputs[mask][:, 1] = 0
+        outputs = []
+        for token in (17, 23):
+            inputs[ids] = inputs[ids].clone()
+            inputs[ids][:, 1] = token
+            outputs.append(pair.ours(**inputs))
+        for entry in fields(before):
+            one, other, seen = (getattr(output, entry.name) for output in (*outputs, before))
+            if one is not None:
+                at_it = one.dim() > 1 and one.shape[1] == inputs[ids].shape[1]
+                one, other, seen = (torch.cat([x[:, :1], x[:, 2:]], dim=1) if at_it else x for x in (one, other, seen))
+                assert torch.equal(one, other)
+                assert not torch.equal(one, seen) or entry.name == "encoder_last_hidden_state"
 
 
 def test_at_most_four_files_are_on_the_stack_at_the_softmax(pair, monkeypatch):
