@@ -79,7 +79,7 @@ class LlamaConfig(Config):
         return make(**numbers)
 
 
-def _number(given: Mapping[str, Any], name: str, above: float = 0) -> Any:
+def _number(given: Mapping[str, Any], name: str, above: int = 0) -> Any:
     value: Any = given.get(name)
     if type(value) not in (int, float) or not above < value <= sys.float_info.max:
         raise ValueError(f"rope_parameters: {name}: expected a number above {above}; got {value!r}")
