@@ -9,7 +9,7 @@ hw.generate(model, ids, keep, cache=lambda: hw.cache.Fixed(1024))               
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +20,10 @@ from torch.nn import functional
 
 from headwise.attention.cache import Fixed, Growing
 from headwise.models.causal import CausalLM
+from headwise.models.outputs import check_length
 from headwise.models.seq2seq import EncoderDecoder
+
+Integers = Sequence[int]
 
 
 @runtime_checkable
@@ -52,25 +55,26 @@ class Search(ABC):
     rows: int = 1
 
     @abstractmethod
-    def run(self, steps: Steps, start: Tensor, ends: Collection[int], limits: Sequence[int]) -> list[Hypothesis]:
-        """One hypothesis per input, from the tokens ``start`` (inputs,), until one of ``ends`` or the input's limit."""
+    def run(self, steps: Steps, start: Tensor, ends: Integers, limits: Integers, never: Integers = ()) -> list[Hypothesis]:
+        """One hypothesis per input, from the tokens ``start`` (inputs,), until one of ``ends`` or the input's limit, and
+        without the tokens ``never``."""
 
 
 class _OneByOne(Search):
     """A search that follows one hypothesis per input."""
 
     @abstractmethod
-    def chooser(self) -> Callable[[Tensor], Tensor]:
+    def chooser(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """The function from log-probabilities (rows, vocab_size) to tokens (rows,)."""
 
     @torch.no_grad()
-    def run(self, steps: Steps, start: Tensor, ends: Collection[int], limits: Sequence[int]) -> list[Hypothesis]:
+    def run(self, steps: Steps, start: Tensor, ends: Integers, limits: Integers, never: Integers = ()) -> list[Hypothesis]:
         limit, end = (torch.tensor(list(numbers), device=start.device) for numbers in (limits, ends))
-        tokens, choose = start[:, None], self.chooser()
+        tokens, choose = start[:, None], self.chooser(start.device)
         total, done = torch.zeros(len(start), device=start.device), torch.zeros_like(start, dtype=torch.bool)
         ended = done.clone()
         while not done.all():
-            log_p = steps.advance(tokens[:, -1:]).float().log_softmax(dim=-1)
+            log_p = _log_p(steps.advance(tokens[:, -1:]), never)
             token = choose(log_p)
             total += log_p.gather(1, token[:, None])[:, 0].masked_fill(done, 0.0)
             tokens = torch.cat([tokens, torch.where(done, tokens[:, -1], token)[:, None]], dim=1)
@@ -84,15 +88,15 @@ class _OneByOne(Search):
 class Greedy(_OneByOne):
     """The most probable token at every step."""
 
-    def chooser(self) -> Callable[[Tensor], Tensor]:
+    def chooser(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         return lambda log_p: log_p.argmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class Sample(_OneByOne):
-    """A random token at every step, from p^(1 / temperature), normalised, of which the ``top_k`` most probable tokens are
-    kept, and of those as few of the most probable as hold at least ``top_p`` (Holtzman et al. 2020). seed: of the random
-    numbers; None = torch's own. score is the log-probability under the model itself."""
+    """A random token at every step, from p^(1 / temperature), normalised, of which the ``top_k`` most probable tokens (and
+    what is as probable as the last of them) are kept, and of those as few of the most probable as hold at least ``top_p``
+    (Holtzman et al. 2020). seed: of the random numbers; None = torch's own. score is log P under the model itself."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -101,24 +105,15 @@ class Sample(_OneByOne):
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(
-                f"temperature: expected a number above 0 (for the most probable token: Greedy()); got {self.temperature}"
-            )
+            raise ValueError(f"temperature: expected a number above 0 (most probable: Greedy()); got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k: expected at least 1; got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: expected a number in (0, 1]; got {self.top_p}")
 
-    def chooser(self) -> Callable[[Tensor], Tensor]:
-        generators = dict[torch.device, torch.Generator]()
-
-        def choose(log_p: Tensor) -> Tensor:
-            if self.seed is not None and not generators:
-                generators[log_p.device] = torch.Generator(log_p.device).manual_seed(self.seed)
-            generator = generators.get(log_p.device)
-            return torch.multinomial(self.kept(log_p), 1, generator=generator)[:, 0]
-
-        return choose
+    def chooser(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        generator = None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
+        return lambda log_p: torch.multinomial(self.kept(log_p), 1, generator=generator)[:, 0]
 
     def kept(self, log_p: Float[Tensor, "rows vocab_size"]) -> Float[Tensor, "rows vocab_size"]:
         """The distribution that is drawn from."""
@@ -126,7 +121,7 @@ class Sample(_OneByOne):
         if self.top_k is not None:
             least = log_p.topk(min(self.top_k, log_p.shape[-1]), dim=-1).values[:, -1:]
             log_p = log_p.masked_fill(log_p < least, -torch.inf)
-        if self.top_p is not None:
+        if self.top_p is not None and self.top_p < 1:  # all: rounding must not cut the tail off
             ordered, order = log_p.log_softmax(dim=-1).exp().sort(dim=-1, descending=True, stable=True)
             before = ordered.cumsum(dim=-1) - ordered  # the share of the more probable ones
             log_p = log_p.masked_fill((before >= self.top_p).scatter(1, order, before >= self.top_p), -torch.inf)
@@ -140,7 +135,7 @@ class Beam(Search):
     Hypotheses are compared by log P / ((offset + length) / (offset + 1))^length_penalty, the end token counted: offset 5 is
     that of Wu et al. 2016 (Vaswani et al. use width 4 and 0.6), offset 0 that of fairseq and transformers. An input is done
     when ``width`` hypotheses have ended (transformers: early_stopping=True) or at its limit, where the best unfinished one
-    counts if none has ended; it does not depend on the others.
+    counts if none has ended (transformers: the unfinished compete with the ended). No input depends on the others.
     """
 
     width: int = 4
@@ -156,7 +151,7 @@ class Beam(Search):
         return self.width
 
     @torch.no_grad()
-    def run(self, steps: Steps, start: Tensor, ends: Collection[int], limits: Sequence[int]) -> list[Hypothesis]:
+    def run(self, steps: Steps, start: Tensor, ends: Integers, limits: Integers, never: Integers = ()) -> list[Hypothesis]:
         width, inputs, end = self.width, len(start), torch.tensor(list(ends), device=start.device)
         tokens = start.repeat_interleave(width)[:, None]
         alive = torch.full((inputs, width), -torch.inf, device=start.device)
@@ -165,7 +160,7 @@ class Beam(Search):
         first = torch.arange(inputs, device=start.device)[:, None] * width  # the row of each input's first beam
         for length in range(1, max(limits) + 1):
             penalty = ((self.offset + length) / (self.offset + 1)) ** self.length_penalty
-            step = steps.advance(tokens[:, -1:]).float().log_softmax(dim=-1)
+            step = _log_p(steps.advance(tokens[:, -1:]), never)
             vocab_size = step.shape[-1]
             total = (alive[:, :, None] + step.view(inputs, width, vocab_size)).flatten(1)
             most = min((1 + len(ends)) * width, total.shape[1])  # so many that width of them go on
@@ -205,46 +200,44 @@ def generate(
 
     Ends at the checkpoint's eos_token_id and never says a token that it forbids (bad_words_ids of one token,
     suppress_tokens); other wishes of its generation_config.json are not applied. Raises ValueError where a prompt is padded on
-    the right or a model does not generate.
+    the right or longer than the model's positions, where a fixed cache could become too small, or a model does not generate.
     """
-    search = Greedy() if search is None else search
+    search, keep = Greedy() if search is None else search, None if attention_mask is None else attention_mask.bool()
     limits = [max_new_tokens] * len(input_ids) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != len(input_ids) or min(limits, default=0) < 1:
-        raise ValueError(
-            f"max_new_tokens: expected at least 1, or such a number for each of {len(input_ids)} rows; got {limits}"
-        )
-    keep, room = None if attention_mask is None else attention_mask.bool(), getattr(model, "max_positions", None)
+        raise ValueError(f"max_new_tokens: expected at least 1, or that for each of {len(input_ids)} rows; got {limits}")
+    if keep is not None and keep.shape != input_ids.shape:
+        raise ValueError(f"attention_mask: expected {tuple(input_ids.shape)}, as input_ids; got {tuple(keep.shape)}")
     if isinstance(model, EncoderDecoder):
         steps: _Decoding = _Answering(model, cache, input_ids, keep, search.rows)
-        start = torch.full_like(input_ids[:, 0], model.start_token_id)
+        start, before = torch.full_like(input_ids[:, 0], model.start_token_id), 0
     elif isinstance(model, CausalLM):
         steps = _Continuing(model, cache, input_ids, keep, search.rows)
-        start, room = input_ids[:, -1], None if room is None else room - input_ids.shape[1] + 1
+        start, before = input_ids[:, -1], input_ids.shape[1] - 1
     else:
         raise ValueError(f"{type(model).__name__} does not generate: it has no decoder")
-    return search.run(steps, start, _ends(model), [min(limit, room or limit) for limit in limits])
+    if model.max_positions is not None:
+        check_length(input_ids.shape[1], model.max_positions)
+        limits = [min(limit, model.max_positions - before) for limit in limits]
+    own, most = steps.cache[0].own, before + max(limits)
+    if isinstance(own, Fixed) and own.max_len < most:  # said before the first step: on a GPU a step could not say it
+        raise ValueError(f"hw.cache.Fixed({own.max_len}): up to {most} tokens will be read; make it longer, or the limit lower")
+    return search.run(steps, start, _ends(model), limits, _never(model))
 
 
 class _Decoding:
     """A model with its caches, ``rows`` rows for every input."""
 
-    model: Any
-
-    def __init__(self, model: EncoderDecoder | CausalLM, cache: Callable[[], Growing]) -> None:
+    def __init__(self, model: Any, cache: Callable[[], Growing], keep: Tensor | None, rows: int) -> None:
         self.model, self.cache = model, model.make_cache(cache)
-        said = {**model.config.other, **model.generation_config}
-        forbidden = [ids[0] for ids in said.get("bad_words_ids") or [] if len(ids) == 1]
-        self.never = [*forbidden, *(said.get("suppress_tokens") or [])]
+        self.keep = None if keep is None else keep.repeat_interleave(rows, dim=0)
 
     @abstractmethod
     def read(self, tokens: Tensor) -> Tensor:
         """The hidden states of the newest tokens."""
 
     def advance(self, tokens: Tensor) -> Tensor:
-        scores = self.model.logits(self.read(tokens)[:, -1])
-        if self.never:
-            scores[:, self.never] = -torch.inf
-        return scores
+        return self.model.logits(self.read(tokens)[:, -1])
 
     def reorder(self, index: Tensor) -> None:
         for layer in self.cache:
@@ -258,27 +251,24 @@ class _Answering(_Decoding):
     def __init__(
         self, model: EncoderDecoder, cache: Callable[[], Growing], source: Tensor, keep: Tensor | None, rows: int
     ) -> None:
-        super().__init__(model, cache)
+        super().__init__(model, cache, keep, rows)
         self.memory = model.encode(source, keep).repeat_interleave(rows, dim=0)
-        self.keep = None if keep is None else keep.repeat_interleave(rows, dim=0)
 
     def read(self, tokens: Tensor) -> Tensor:
         return self.model.decode(tokens, self.memory, self.keep, cache=self.cache)
 
 
 class _Continuing(_Decoding):
-    """A decoder alone: the prompt, but for its last token, is read at once."""
+    """A decoder alone: the first step reads the whole prompt."""
 
-    @torch.no_grad()
     def __init__(self, model: CausalLM, cache: Callable[[], Growing], prompt: Tensor, keep: Tensor | None, rows: int) -> None:
-        super().__init__(model, cache)
+        super().__init__(model, cache, keep, rows)
         if keep is not None and not keep[:, -1].all():
             raise ValueError("attention_mask: a prompt that is to go on is padded on its left; the last token is always real")
-        self.keep = None if keep is None else keep.repeat_interleave(rows, dim=0)
-        if prompt.shape[1] > 1:
-            self.read(prompt[:, :-1].repeat_interleave(rows, dim=0))
+        self.unread = prompt[:, :-1].repeat_interleave(rows, dim=0)
 
     def read(self, tokens: Tensor) -> Tensor:
+        tokens, self.unread = torch.cat([self.unread, tokens], dim=1), tokens[:, :0]
         own = self.cache[0].own
         keys = own.max_len if isinstance(own, Fixed) else own.length + tokens.shape[1]
         keep = None if self.keep is None else functional.pad(self.keep, (0, keys - self.keep.shape[1]), value=True)
@@ -291,5 +281,19 @@ def _ends(model: EncoderDecoder | CausalLM) -> list[int]:
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
-def _until(tokens: list[int], ends: Collection[int]) -> list[int]:
+def _never(model: EncoderDecoder | CausalLM) -> list[int]:
+    """The tokens that the checkpoint forbids."""
+    said = {**model.config.other, **model.generation_config}
+    words = [ids[0] for ids in said.get("bad_words_ids") or [] if len(ids) == 1]
+    return words + (said.get("suppress_tokens") or [])
+
+
+def _log_p(scores: Tensor, never: Integers) -> Tensor:
+    """Log-probabilities under the model itself: tokens that are not to be said leave the choice, and keep their share."""
+    log_p = scores.float().log_softmax(dim=-1)
+    log_p[:, list(never)] = -torch.inf
+    return log_p
+
+
+def _until(tokens: list[int], ends: Integers) -> list[int]:
     return next((tokens[:i] for i, token in enumerate(tokens) if token in ends), tokens)
