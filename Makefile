@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 CONSTRAINED := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 CHECKED := --jaxtyping-packages=headwise,beartype.beartype
 
 .PHONY: look test lint bench font
@@ -15,8 +16,8 @@ test: .venv/test font
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	JAXTYPING_DISABLE=1 $(BIN)/pytest -m nohook
-	$(BIN)/pytest -m "not nohook" $(CHECKED)
+	JAXTYPING_DISABLE=1 $(BIN)/pytest $(PARALLEL) -m nohook
+	$(BIN)/pytest $(PARALLEL) -m "not nohook" $(CHECKED)
 
 lint: .venv/test
 	$(BIN)/ruff check
