@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headwise.attention import masks
 from headwise.attention.cache import Growing
 from headwise.blocks.layers import LayerCache, Stack
-from headwise.models.outputs import CausalLMOutput, check_length, cross_entropy, padding
+from headwise.models.interface import CausalLMOutput, check_length, cross_entropy, padding
 
 
 class CausalLM(nn.Module):

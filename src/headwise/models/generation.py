@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from headwise.attention.cache import Fixed, Growing
 from headwise.models.causal import CausalLM
-from headwise.models.outputs import check_length
+from headwise.models.interface import check_length
 from headwise.models.seq2seq import EncoderDecoder
 
 Integers = Sequence[int]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headwise.attention import masks
 from headwise.attention.cache import Growing
 from headwise.blocks.layers import LayerCache, Stack
-from headwise.models.outputs import Seq2SeqOutput, check_length, cross_entropy, padding
+from headwise.models.interface import Seq2SeqOutput, check_length, cross_entropy, padding
 
 
 class EncoderDecoder(nn.Module):

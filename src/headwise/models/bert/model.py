@@ -14,7 +14,7 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Layer, PostNorm, Stack, normal_
 from headwise.models.bert.config import BertConfig
-from headwise.models.outputs import check_length, cross_entropy, padding
+from headwise.models.interface import check_length, cross_entropy, padding
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What models return, under the field's names, and the losses."""
+"""What goes into every model and comes out of it: masks, lengths, outputs under the field's names, losses."""
 
 from __future__ import annotations
 
