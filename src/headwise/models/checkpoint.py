@@ -43,6 +43,7 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
     is logged. Raises CheckpointError with a sentence: which tensor is missing, unexpected, of the wrong shape or not finite;
     which architecture or setting is unknown, and what is known; what is damaged.
     """
+    _check_dtype(dtype)
     path = find(folder)
     entries = read_config(path)
     form, name, own = _architecture(path, entries, architecture)
@@ -57,6 +58,7 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
         config = replace(config, tie_word_embeddings=False)
         model = _empty(form, name, config, path)
         found = _found(weights, form.keys, model, file)
+    del weights  # so that what is filled in below is freed one by one
     fresh = _check(found, model, form.keys, file, body_only=name != own)
     if fresh:
         log.warning("%s has no %s: they start afresh and want training", file, _some(fresh))
@@ -70,6 +72,7 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes config.json and model.safetensors as the model's reference library does; generation_config.json where the
     model came with one. dtype: that of the stored weights (None = as they are)."""
+    _check_dtype(dtype)
     path = Path(folder)
     found = [(form, name) for name, form in ARCHITECTURES.items() if form.models[name] is type(model)]
     if not found:
@@ -96,6 +99,11 @@ def build(folder: str | os.PathLike[str]) -> nn.Module:
     entries = read_config(path)
     form, name, _ = _architecture(path, entries, None)
     return _empty(form, name, _settings(form, name, entries, path), path)
+
+
+def _check_dtype(dtype: torch.dtype | None) -> None:
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"dtype: expected one of {', '.join(map(str, FLOATS))}; got {dtype}")
 
 
 def _config(model: nn.Module) -> Config:

@@ -42,9 +42,10 @@ class Config:
             name, value = cls.aliases[alias], entries.pop(alias)
             if entries.setdefault(name, value) != value:
                 raise ValueError(f"{name} is {entries[name]!r}, and {alias}, which means the same, {value!r}")
+        kinds = get_type_hints(cls)
         known = {item.name for item in fields(cls)} - {"other"}
         other = {name: value for name, value in entries.items() if name not in known}
-        return cls(**{name: entries[name] for name in known & entries.keys()}, other=other)
+        return cls(**{name: _wide(entries[name], kinds[name]) for name in known & entries.keys()}, other=other)
 
     def to_entries(self) -> dict[str, Any]:
         """The entries of a config.json."""
@@ -56,6 +57,12 @@ class Config:
         """The number of layers, of all stacks together."""
         sizes = [getattr(self, item.name) for item in fields(self) if "layer" in item.name]
         return sum(size for size in sizes if isinstance(size, int))
+
+
+def _wide(value: Any, kind: Any) -> Any:
+    """An integer as a float where a float is meant."""
+    meant = type(value) is int and float in (kind, *get_args(kind)) and abs(value) <= sys.float_info.max
+    return float(value) if meant else value
 
 
 def _kind(name: str, kind: Any) -> tuple[str, Callable[[Any], bool]]:

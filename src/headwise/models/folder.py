@@ -24,7 +24,8 @@ class CheckpointError(ValueError):
     file has put into it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else " " for letter in message[:1000]))
+        short = message if len(message) <= 1000 else f"{message[:500]} ... {message[-490:]}"
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in short))
 
 
 def find(folder: str | os.PathLike[str]) -> Path:
@@ -77,10 +78,12 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f'{index}: expected an object "weight_map" of tensor names and file names')
-    weights = dict[str, Tensor]()
-    for name in sorted(set(places.values())):
+    names = sorted(set(places.values()))
+    for name in names:
         if Path(name).name != name or not os.path.isfile(index.parent / name):
             raise CheckpointError(f"{index}: {name!r} is not a file beside it")
+    weights = dict[str, Tensor]()
+    for name in names:
         found = _read_file(index.parent / name)
         if wrong := found.keys() ^ {tensor for tensor, file in places.items() if file == name}:
             raise CheckpointError(f"{index} and {name} differ in {', '.join(sorted(wrong)[:3])}")

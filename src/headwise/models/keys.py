@@ -72,7 +72,8 @@ class Keys:
         """For each wanted name the names of its copies that are not wanted for themselves."""
         found = dict[str, list[str]]()
         for copy, names in self.tied.items():
-            for name in [name for name in names if name in wanted and copy not in wanted][:1]:
+            name = next((name for name in names if name in wanted), None)
+            if name is not None and copy not in wanted:
                 found.setdefault(name, []).append(copy)
         return found
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import pi
 from typing import Any
 
 from headwise.attention.positions import Linear, Llama3, Rotary, Scaling, YaRN
 from headwise.models.config import Config
 
+TRAINED = "original_max_position_embeddings"
 # Each type's rule, the numbers that it needs and those that it may be given.
 SCALINGS: dict[str, tuple[Callable[..., Scaling], tuple[str, ...], tuple[str, ...]]] = {
     "linear": (Linear, ("factor",), ()),
-    "llama3": (Llama3, ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), ()),
-    "yarn": (YaRN, ("factor", "original_max_position_embeddings"), ("beta_fast", "beta_slow", "attention_factor")),
+    "llama3": (Llama3, ("factor", "low_freq_factor", "high_freq_factor", TRAINED), ()),
+    "yarn": (YaRN, ("factor", TRAINED), ("beta_fast", "beta_slow", "attention_factor")),
 }
 
 
@@ -57,9 +59,9 @@ class LlamaConfig(Config):
 
     def rotary(self) -> Rotary:
         """The rule of positions that rope_parameters describe. Raises ValueError for a type that is not known."""
-        said = {"rope_theta": 10000.0, "original_max_position_embeddings": self.max_position_embeddings, **self.rope_parameters}
-        if "original_max_position_embeddings" in self.other:  # where it stands there, it counts
-            said["original_max_position_embeddings"] = self.other["original_max_position_embeddings"]
+        said = {"rope_theta": 10000.0, TRAINED: self.max_position_embeddings, **self.rope_parameters}
+        if TRAINED in self.other:  # where it stands there, it counts
+            said[TRAINED] = self.other[TRAINED]
         given = {name: value for name, value in said.items() if value is not None}
         for name, value in {"partial_rotary_factor": 1.0, "mscale_all_dim": 0, "truncate": True}.items():
             if given.get(name, value) != value:
@@ -69,13 +71,17 @@ class LlamaConfig(Config):
         base, kind = _number(given, "rope_theta", above=1), given.get("rope_type", given.get("type", "default"))
         return Rotary(base, scaling=None if kind == "default" else self._scaling(kind, given))
 
-    def _scaling(self, kind: str, given: dict[str, Any]) -> Scaling:
+    def _scaling(self, kind: Any, given: dict[str, Any]) -> Scaling:
         if kind not in list(SCALINGS):
             raise ValueError(f"rope_type: expected one of default, {', '.join(SCALINGS)}; got {kind!r}")
         make, needed, possible = SCALINGS[kind]
         numbers = {name: _number(given, name) for name in (*needed, *(given.keys() & possible))}
         if kind == "llama3" and numbers["high_freq_factor"] <= numbers["low_freq_factor"]:
             raise ValueError("rope_parameters: high_freq_factor must be above low_freq_factor")
+        if kind == "yarn":
+            slow, fast, trained = numbers.get("beta_slow", 1), numbers.get("beta_fast", 32), numbers[TRAINED]
+            if not (slow <= fast and 2 * pi * slow <= trained < fast * given["rope_theta"]):  # the ramp would stand on its head
+                raise ValueError(f"rope_parameters: beta_slow = {slow}, beta_fast = {fast}, {TRAINED} = {trained} make no ramp")
         return make(**numbers)
 
 
@@ -83,4 +89,4 @@ def _number(given: Mapping[str, Any], name: str, above: int = 0) -> Any:
     value: Any = given.get(name)
     if type(value) not in (int, float) or not above < value <= sys.float_info.max:
         raise ValueError(f"rope_parameters: {name}: expected a number above {above}; got {value!r}")
-    return value
+    return value if name == TRAINED else float(value)
