@@ -546,6 +546,13 @@ def test_a_text_as_long_as_the_positions_and_longer(endless, name, new):
                 hw.generate(it.ours, **inputs, max_new_tokens=5, cache=new)
 
 
+@EVERY
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3)], ids=str)
+def test_nothing_to_go_on_from(pair, name, shape):
+    with pytest.raises(ValueError, match="input_ids: expected a token at least"):
+        hw.generate(pair(name).ours, torch.zeros(shape, dtype=torch.long))
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_a_prompt_padded_on_the_right(pair, name):
     flipped = {key: value.flip(1) for key, value in batch(name).items()}

@@ -56,8 +56,7 @@ class Search(ABC):
 
     @abstractmethod
     def run(self, steps: Steps, start: Tensor, ends: Integers, limits: Integers, never: Integers = ()) -> list[Hypothesis]:
-        """One hypothesis per input, from the tokens ``start`` (inputs,), until one of ``ends`` or the input's limit, and
-        without the tokens ``never``."""
+        """One hypothesis per input, from tokens ``start`` (inputs,) to one of ``ends`` or its limit; ``never``: left out."""
 
 
 class _OneByOne(Search):
@@ -202,6 +201,8 @@ def generate(
     suppress_tokens); other wishes of its generation_config.json are not applied. Raises ValueError where a prompt is padded on
     the right or longer than the model's positions, where a fixed cache could become too small, or a model does not generate.
     """
+    if input_ids.numel() == 0:
+        raise ValueError(f"input_ids: expected a token at least, such as one that starts a text; got {tuple(input_ids.shape)}")
     search, keep = Greedy() if search is None else search, None if attention_mask is None else attention_mask.bool()
     limits = [max_new_tokens] * len(input_ids) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != len(input_ids) or min(limits, default=0) < 1:
