@@ -198,7 +198,7 @@ class MultiHeadAttention(nn.Module):
         watched = record.observer is not None
         heads, lse = choose(call).attend(call, watched)
         if watched:
-            record.emit(self, call, heads, lse)  # pyright: ignore[reportCallIssue]
+            record.emit(self, call, heads, lse)
         return heads if self.gate is None else heads * self.gate.to(heads.dtype)[:, None, None]
 
     def concatenate(

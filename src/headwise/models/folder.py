@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -33,6 +32,8 @@ def find(folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     if os.path.exists(path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
         return path
+    from huggingface_hub import snapshot_download  # which takes its time, and is needed here alone
+
     wanted = ["*.json", "*.txt", "*.model", "*.spm", "*.safetensors"]
     try:
         found = Path(snapshot_download(str(folder), allow_patterns=wanted))
