@@ -1043,5 +1043,5 @@ def test_whatever_stops_the_fetch_is_said(cached, monkeypatch):
     def stop(*_: Any, **__: Any) -> None:
         raise RuntimeError("proxy\nsays no")
 
-    monkeypatch.setattr("headwise.models.folder.snapshot_download", stop)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", stop)
     assert refusal("someone/else").endswith("could not be fetched from the Hub: proxy says no")  # type: ignore[arg-type]
