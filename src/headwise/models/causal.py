@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from headwise.blocks.layers import LayerCache, Stack
 from headwise.models.interface import CausalLMOutput, check_length, cross_entropy, padding
 
 
-class CausalLM(nn.Module):
+class CausalLM(nn.Module, ABC):
     """tokens so far -> decoder -> logits of the next token.
 
     A model says how tokens enter (``embed``) and how they leave (``logits``).

@@ -226,7 +226,7 @@ def generate(
     return search.run(steps, start, _ends(model), limits, _never(model))
 
 
-class _Decoding:
+class _Decoding(ABC):
     """A model with its caches, ``rows`` rows for every input."""
 
     def __init__(self, model: Any, cache: Callable[[], Growing], keep: Tensor | None, rows: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from headwise.blocks.layers import LayerCache, Stack
 from headwise.models.interface import Seq2SeqOutput, check_length, cross_entropy, padding
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(nn.Module, ABC):
     """source tokens -> encoder -> memory;  target tokens so far, memory -> decoder -> logits of the next token.
 
     A model says how tokens enter (``embed_source``, ``embed_target``) and how they leave (``logits``).
