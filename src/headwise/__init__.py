@@ -24,13 +24,14 @@ RULES: small immutable objects that see positions. Key j has position j, query i
 
 LOOKING INTO HEADS
     observe(model)       a context that records every call of its attention modules
-    statistics(record)   entropy, distance, shares and top keys of every head, exact
+    statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
+                         python -m pydoc headwise.insight.statistics)
     gates(model, ...)    a context that scales or silences single heads
 
 MODELS
     load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
     save(model, folder)             and back, in the format it came from
-    tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts))
+    tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts), and labels or not)
     generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
 
 What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are

@@ -137,6 +137,21 @@ def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
                 assert not torch.equal(one, seen) or entry.name == "encoder_last_hidden_state"
 
 
+def test_a_wrong_call_is_refused_with_a_sentence(pair):
+    inputs = pair.system.inputs()
+    with pytest.raises(ValueError, match=r"attention_mask: expected \(3, 7\), 1 = a real token; got \(3, 9\)"):
+        pair.ours(**inputs | {"attention_mask": torch.ones(3, 9)})
+    if (
+        "labels" in pair.system.asked
+        and pair.system.asked["labels"].dim() == 2
+        and not pair.system.name.endswith("Classification")
+    ):
+        with pytest.raises(ValueError, match=r"labels: expected \(3, [67]\); got \(3, 9\)"):
+            pair.ours(**inputs, labels=torch.ones(3, 9, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"search: expected hw.generation.Greedy|input_ids: expected tokens"):
+        hw.generate(pair.ours, inputs["input_ids"][0])
+
+
 def test_at_most_four_files_are_on_the_stack_at_the_softmax(pair, monkeypatch):
     """From a whole model down to the formula's softmax."""
     stacks, package, softmax = [], Path(hw.__file__).parent, formula.softmax

@@ -38,4 +38,6 @@ def model(folder: str | Path) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True  # a name that is cut cannot be used
+    return table

@@ -22,10 +22,10 @@ def gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     for address, gate in values.items():
         if address not in modules:
             raise KeyError(f"no attention at {address!r}; there is {', '.join(map(repr, modules))}")
-        if not isinstance(gate, Tensor) or gate.shape != (modules[address].num_heads,):
-            raise ValueError(
-                f"{address!r}: expected {modules[address].num_heads} gates, one per head; got {getattr(gate, 'shape', gate)}"
-            )
+        heads = modules[address].num_heads
+        if not isinstance(gate, Tensor) or gate.shape != (heads,):
+            got = getattr(gate, "shape", gate)
+            raise ValueError(f"{address!r}: expected {heads} gates, one per head, as a tensor; got {got}")
     before = {address: modules[address].gate for address in values}
     try:
         for address, gate in values.items():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from headwise.attention import masks
 from headwise.attention.cache import Growing
@@ -53,7 +54,7 @@ class CausalLM(nn.Module, ABC):
         """
         hidden = self.decode(input_ids, attention_mask, cache)
         logits = self.logits(hidden)
-        loss = None if labels is None else cross_entropy(logits[:, :-1], labels[:, 1:])
+        loss = None if labels is None else cross_entropy(logits, functional.pad(labels, (0, 1), value=-100)[:, 1:])
         return CausalLMOutput(logits, hidden, loss)
 
     def decode(
@@ -63,7 +64,7 @@ class CausalLM(nn.Module, ABC):
         cache: Sequence[LayerCache] | None = None,
     ) -> Float[Tensor, "batch length embed_dim"]:
         """The last hidden states; arguments as in ``forward``."""
-        real = padding(attention_mask)
+        real = padding(attention_mask, input_ids if cache is None else None)
         mask = masks.causal() if real is None else masks.causal() & real
         offset = 0 if cache is None else cache[0].own.length
         if isinstance(offset, int) and self.max_positions is not None:

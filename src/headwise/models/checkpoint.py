@@ -71,9 +71,11 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
 
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes config.json and model.safetensors as the model's reference library does; generation_config.json where the
-    model came with one. dtype: that of the stored weights (None = as they are)."""
+    model came with one. dtype: that of the stored weights (None = as they are). A tokenizer's files are for you to copy."""
     _check_dtype(dtype)
     path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path} is a file: a model is saved to a folder")
     found = [(form, name) for name, form in ARCHITECTURES.items() if form.models[name] is type(model)]
     if not found:
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(ARCHITECTURES)}")
@@ -120,8 +122,11 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
         own = next(iter(by_type[0].models))
     name = own if wanted is None else wanted
     if name not in ARCHITECTURES:
-        said = f"architectures is {named!r} and model_type {entries.get('model_type')!r}" if wanted is None else repr(wanted)
-        raise CheckpointError(f"{path}: {said}; known are {', '.join(ARCHITECTURES)}")
+        system = entries.get("model_type")
+        said = f"architectures is {named!r} and model_type {system!r}" if wanted is None else f"no architecture {wanted!r}"
+        heads = [head for head, form in ARCHITECTURES.items() if form.model_type == system]
+        hint = f"; read it with architecture= one of {', '.join(heads)}" if heads and wanted is None else ""
+        raise CheckpointError(f"{path}: {said}; known are {', '.join(ARCHITECTURES)}{hint}")
     form = ARCHITECTURES[name]
     if entries.get("model_type", form.model_type) != form.model_type:
         raise CheckpointError(f"{path} holds a {entries['model_type']!r} model, not {name}'s {form.model_type!r}")

@@ -20,7 +20,7 @@ class Config:
     Raises ValueError for what a field cannot be.
     """
 
-    supported: ClassVar[Mapping[str, Any]] = {"per_layer_config": None, "is_causal": True}
+    supported: ClassVar[Mapping[str, Any]] = {"per_layer_config": None, "is_causal": True, "quantization_config": None}
     aliases: ClassVar[Mapping[str, str]] = {}
     other: Mapping[str, Any] = field(default_factory=dict)
 

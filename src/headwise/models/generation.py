@@ -194,16 +194,17 @@ def generate(
 
     A decoder alone continues input_ids, prompts padded on the left; an encoder-decoder reads them (padded on the right) and
     answers. attention_mask: true or 1 = a real token. search: ``hw.generation.Greedy()`` (None), ``Beam`` or ``Sample``.
-    max_new_tokens: the limit, or one per row; the model's positions are another. cache: makes each layer's cache,
-    ``hw.cache.Growing`` or e.g. ``lambda: hw.cache.Fixed(1024)``.
+    max_new_tokens: the limit, or one per row; a table of positions is another. cache: makes each layer's cache.
 
     Ends at the checkpoint's eos_token_id and never says a token that it forbids (bad_words_ids of one token,
     suppress_tokens); other wishes of its generation_config.json are not applied. Raises ValueError where a prompt is padded on
     the right or longer than the model's positions, where a fixed cache could become too small, or a model does not generate.
     """
-    if input_ids.numel() == 0:
-        raise ValueError(f"input_ids: expected a token at least, such as one that starts a text; got {tuple(input_ids.shape)}")
-    search, keep = Greedy() if search is None else search, None if attention_mask is None else attention_mask.bool()
+    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise ValueError(f"input_ids: expected tokens, (batch, length); got {getattr(input_ids, 'shape', input_ids)}")
+    if not isinstance(search, Search | None):
+        raise ValueError(f"search: expected hw.generation.Greedy(), Beam() or Sample(); got {search!r}")
+    search, keep = search or Greedy(), None if attention_mask is None else attention_mask.bool()
     limits = [max_new_tokens] * len(input_ids) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != len(input_ids) or min(limits, default=0) < 1:
         raise ValueError(f"max_new_tokens: expected at least 1, or that for each of {len(input_ids)} rows; got {limits}")
@@ -285,8 +286,7 @@ def _ends(model: EncoderDecoder | CausalLM) -> list[int]:
 def _never(model: EncoderDecoder | CausalLM) -> list[int]:
     """The tokens that the checkpoint forbids."""
     said = {**model.config.other, **model.generation_config}
-    words = [ids[0] for ids in said.get("bad_words_ids") or [] if len(ids) == 1]
-    return words + (said.get("suppress_tokens") or [])
+    return [ids[0] for ids in said.get("bad_words_ids") or [] if len(ids) == 1] + (said.get("suppress_tokens") or [])
 
 
 def _log_p(scores: Tensor, never: Integers) -> Tensor:

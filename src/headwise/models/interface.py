@@ -32,17 +32,22 @@ class Seq2SeqOutput:
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, ignored: int = -100) -> Tensor:
     """The mean over the labels that are not ``ignored`` of -log p(label), nats, in at least float32."""
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"labels: expected {tuple(logits.shape[:-1])}; got {tuple(labels.shape)}")
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     flat = wide.reshape(-1, wide.shape[-1])
     return functional.cross_entropy(flat, labels.reshape(-1), ignore_index=ignored, label_smoothing=label_smoothing)
 
 
-def padding(attention_mask: Tensor | None) -> Mask | None:
-    """The field's attention_mask as a rule: (batch, length), true or 1 = a real token, a key that may be attended to."""
+def padding(attention_mask: Tensor | None, tokens: Tensor | None) -> Mask | None:
+    """The field's attention_mask as a rule: (batch, length) as ``tokens`` (None: with a cache, which has keys besides), true or
+    1 = a real token, a key that may be attended to."""
     if attention_mask is None:
         return None
-    if attention_mask.dim() != 2:
-        raise ValueError(f"attention_mask: expected (batch, length), 1 = a real token; got {tuple(attention_mask.shape)}")
+    shape = attention_mask.shape
+    if len(shape) != 2 or (tokens is not None and shape != tokens.shape[:2]):
+        wanted = "(batch, length)" if tokens is None else tuple(tokens.shape[:2])
+        raise ValueError(f"attention_mask: expected {wanted}, 1 = a real token; got {tuple(shape)}")
     return masks.padding(attention_mask.bool())
 
 

@@ -75,7 +75,7 @@ class EncoderDecoder(nn.Module, ABC):
     ) -> Float[Tensor, "batch source_len embed_dim"]:
         """The source as the decoder reads it."""
         self._check_length(input_ids, 0)
-        return self.encoder(self.embed_source(input_ids), padding(attention_mask))
+        return self.encoder(self.embed_source(input_ids), padding(attention_mask, input_ids))
 
     def decode(
         self,
@@ -88,9 +88,9 @@ class EncoderDecoder(nn.Module, ABC):
         """Hidden states of the target tokens given; with a cache, of those that follow the tokens it holds."""
         offset = 0 if cache is None else cache[0].own.length
         self._check_length(input_ids, offset)
-        own = padding(decoder_attention_mask)
+        own = padding(decoder_attention_mask, input_ids if cache is None else None)
         mask = masks.causal() if own is None else masks.causal() & own
-        return self.decoder(self.embed_target(input_ids, offset), mask, memory, padding(attention_mask), cache)
+        return self.decoder(self.embed_target(input_ids, offset), mask, memory, padding(attention_mask, memory), cache)
 
     def make_cache(self, new: Callable[[], Growing] = Growing) -> list[LayerCache]:
         """Empty caches, one per decoder layer."""

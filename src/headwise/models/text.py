@@ -114,6 +114,8 @@ class TextTokenizer(ABC):
     def _rows(self, texts: str | Sequence[str], others: str | Sequence[str] | None) -> list[tuple[list[int], list[int]]]:
         """(ids, types) of every text or pair."""
         firsts = [texts] if isinstance(texts, str) else texts
+        if not all(isinstance(text, str) for text in [*firsts, *(others or [])]):
+            raise ValueError("expected texts; pairs go in as tokenizer(first texts, second texts)")
         if not firsts:
             raise ValueError("there are no texts: a batch has at least one")
         if others is None:

@@ -48,7 +48,7 @@ class Translator:
         """From a folder as ``save`` writes it. Raises CheckpointError where that fails."""
         model = load(folder)
         if not isinstance(model, Transformer):
-            raise CheckpointError(f"{folder} holds a {type(model).__name__}, which does not translate")
+            raise CheckpointError(f"{folder} holds a {type(model).__name__}, not a Transformer that headwise trained")
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} holds no tokenizer.json")

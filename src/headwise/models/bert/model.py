@@ -76,7 +76,7 @@ class Bert(nn.Module):
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         x = self.embedding(input_ids) + self.type_embedding(types) + self.position_embedding(positions)
-        return self.encoder(self.dropout(self.norm(x)), padding(attention_mask))
+        return self.encoder(self.dropout(self.norm(x)), padding(attention_mask, input_ids))
 
 
 class BertForQuestionAnswering(nn.Module):
