@@ -141,14 +141,10 @@ def test_a_wrong_call_is_refused_with_a_sentence(pair):
     inputs = pair.system.inputs()
     with pytest.raises(ValueError, match=r"attention_mask: expected \(3, 7\), 1 = a real token; got \(3, 9\)"):
         pair.ours(**inputs | {"attention_mask": torch.ones(3, 9)})
-    if (
-        "labels" in pair.system.asked
-        and pair.system.asked["labels"].dim() == 2
-        and not pair.system.name.endswith("Classification")
-    ):
+    if "labels" in pair.system.asked and "Classification" not in pair.system.name:
         with pytest.raises(ValueError, match=r"labels: expected \(3, [67]\); got \(3, 9\)"):
             pair.ours(**inputs, labels=torch.ones(3, 9, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"search: expected hw.generation.Greedy|input_ids: expected tokens"):
+    with pytest.raises(ValueError, match="input_ids: expected tokens"):
         hw.generate(pair.ours, inputs["input_ids"][0])
 
 
