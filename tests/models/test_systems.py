@@ -137,6 +137,7 @@ def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
                 assert not torch.equal(one, seen) or entry.name == "encoder_last_hidden_state"
 
 
+@pytest.mark.nohook
 def test_a_wrong_call_is_refused_with_a_sentence(pair):
     inputs = pair.system.inputs()
     with pytest.raises(ValueError, match=r"attention_mask: expected \(3, 7\), 1 = a real token; got \(3, 9\)"):
