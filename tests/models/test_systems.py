@@ -1,5 +1,6 @@
 """Every system at its published size, compiled, and under the tools that look into heads."""
 
+import json
 import traceback
 from dataclasses import fields
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
                 one, other, seen = (torch.cat([x[:, :1], x[:, 2:]], dim=1) if at_it else x for x in (one, other, seen))
                 assert torch.equal(one, other)
                 assert not torch.equal(one, seen) or entry.name == "encoder_last_hidden_state"
+
+
+def test_a_quantised_checkpoint_is_refused(pair):
+    """Its numbers are not the weights."""
+    path = pair.folder / "theirs" / "config.json"
+    entries = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**entries, "quantization_config": {"quant_method": "bitsandbytes"}}), "utf-8")
+    with pytest.raises(ValueError, match="quantization_config"):
+        hw.load(pair.folder / "theirs")
 
 
 @pytest.mark.nohook

@@ -67,8 +67,7 @@ class CausalLM(nn.Module, ABC):
         real = padding(attention_mask, input_ids if cache is None else None)
         mask = masks.causal() if real is None else masks.causal() & real
         offset = 0 if cache is None else cache[0].own.length
-        if isinstance(offset, int) and self.max_positions is not None:
-            check_length(offset + input_ids.shape[1], self.max_positions)
+        check_length(offset + input_ids.shape[1], self.max_positions)
         positions = (offset + torch.arange(input_ids.shape[1], device=input_ids.device))[None]
         if attention_mask is not None:
             counted = attention_mask.bool().cumsum(1) - 1  # padding on the left comes out as -1

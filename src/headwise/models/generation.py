@@ -218,8 +218,8 @@ def generate(
         start, before = input_ids[:, -1], input_ids.shape[1] - 1
     else:
         raise ValueError(f"{type(model).__name__} does not generate: it has no decoder")
+    check_length(input_ids.shape[1], model.max_positions)
     if model.max_positions is not None:
-        check_length(input_ids.shape[1], model.max_positions)
         limits = [min(limit, model.max_positions - before) for limit in limits]
     own, most = steps.cache[0].own, before + max(limits)
     if isinstance(own, Fixed) and own.max_len < most:  # said before the first step: on a GPU a step could not say it

@@ -51,7 +51,8 @@ def padding(attention_mask: Tensor | None, tokens: Tensor | None) -> Mask | None
     return masks.padding(attention_mask.bool())
 
 
-def check_length(length: int, positions: int) -> None:
-    """Raises ValueError where a sequence is longer than a model's positions."""
-    if length > positions:
+def check_length(length: int | Tensor, positions: int | None) -> None:
+    """Raises ValueError where a sequence is longer than a model's positions (None: no table that could end). A length that is
+    a tensor, with a cache of fixed size, is not looked at: that would break a compiled graph."""
+    if isinstance(length, int) and positions is not None and length > positions:
         raise ValueError(f"{length} tokens are more than this model's {positions} positions")

@@ -74,7 +74,7 @@ class EncoderDecoder(nn.Module, ABC):
         self, input_ids: Int[Tensor, "batch source_len"], attention_mask: Tensor | None = None
     ) -> Float[Tensor, "batch source_len embed_dim"]:
         """The source as the decoder reads it."""
-        self._check_length(input_ids, 0)
+        check_length(input_ids.shape[1], self.max_positions)
         return self.encoder(self.embed_source(input_ids), padding(attention_mask, input_ids))
 
     def decode(
@@ -87,7 +87,7 @@ class EncoderDecoder(nn.Module, ABC):
     ) -> Float[Tensor, "batch target_len embed_dim"]:
         """Hidden states of the target tokens given; with a cache, of those that follow the tokens it holds."""
         offset = 0 if cache is None else cache[0].own.length
-        self._check_length(input_ids, offset)
+        check_length(offset + input_ids.shape[1], self.max_positions)
         own = padding(decoder_attention_mask, input_ids if cache is None else None)
         mask = masks.causal() if own is None else masks.causal() & own
         return self.decoder(self.embed_target(input_ids, offset), mask, memory, padding(attention_mask, memory), cache)
@@ -101,7 +101,3 @@ class EncoderDecoder(nn.Module, ABC):
         start = torch.full_like(labels[:, :1], self.start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
-
-    def _check_length(self, input_ids: Tensor, offset: int | Tensor) -> None:
-        if isinstance(offset, int) and self.max_positions is not None:
-            check_length(offset + input_ids.shape[1], self.max_positions)

@@ -20,6 +20,7 @@ class BertConfig(Config):
 
     supported: ClassVar = {
         "per_layer_config": None,
+        "quantization_config": None,
         "is_decoder": False,
         "add_cross_attention": False,
         "position_embedding_type": "absolute",

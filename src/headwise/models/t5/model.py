@@ -81,10 +81,6 @@ class T5ForConditionalGeneration(EncoderDecoder):
                 inputs = parameter.shape[1] * (self.config.d_kv if name.endswith("q_proj.weight") else 1)
                 nn.init.normal_(parameter, std=factor * inputs**-0.5)
 
-    @property
-    def start_token_id(self) -> int:
-        return self.config.decoder_start_token_id
-
     def embed_source(self, input_ids: Int[Tensor, "batch source_len"]) -> Float[Tensor, "batch source_len embed_dim"]:
         return self.dropout(self.embedding(input_ids))
 
