@@ -48,9 +48,9 @@ from headwise.insight.gates import gates
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
 from headwise.models import generation
-from headwise.models.checkpoint import load, save
+from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import generate
-from headwise.models.text import tokenizer
+from headwise.models.inputs.text import tokenizer
 
 __all__ = [
     "MultiHeadAttention",

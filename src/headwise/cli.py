@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from headwise.models.folder import CheckpointError, write
+from headwise.models.checkpoint.folder import CheckpointError, write
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.translate import Search, Translator
 

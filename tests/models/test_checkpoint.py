@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import headwise as hw
-from headwise.models.folder import CheckpointError, write
+from headwise.models.checkpoint.folder import CheckpointError, write
 from headwise.models.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(

@@ -25,7 +25,7 @@ from test_transformer import CONFIG as TRANSFORMER
 from torch import Tensor, nn
 
 import headwise as hw
-from headwise.models.folder import CheckpointError
+from headwise.models.checkpoint.folder import CheckpointError
 from headwise.models.transformer import Transformer
 
 CLASSES = (
@@ -597,7 +597,7 @@ def test_a_save_that_fails_leaves_the_old_model(theirs, tmp_path, monkeypatch):
         Path(place).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("headwise.models.checkpoint.save_file", full)
+    monkeypatch.setattr("headwise.models.checkpoint.registry.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         hw.save(other, tmp_path / "model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
@@ -906,7 +906,7 @@ def test_an_unreadable_file(theirs, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr("headwise.models.folder.load_file", unreadable)
+        patched.setattr("headwise.models.checkpoint.folder.load_file", unreadable)
         assert "Permission denied" in refusal(folder)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", unreadable)

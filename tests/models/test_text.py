@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer, LlamaTokenizer, MarianTokenizer, T5Tokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from headwise.models.text import tokenizer
+from headwise.models.inputs.text import tokenizer
 
 ENGLISH = [
     "The quick brown fox jumps over the lazy dog.",

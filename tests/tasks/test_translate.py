@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from headwise.models.folder import CheckpointError
+from headwise.models.checkpoint.folder import CheckpointError
 from headwise.tasks.tokens import train_tokenizer
 from headwise.tasks.translate import Search, Translator, main_script
 

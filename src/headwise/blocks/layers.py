@@ -97,11 +97,12 @@ class Stack(nn.Module):
 
 
 def normal_(model: nn.Module, std: float) -> None:
-    """Weights of all projections and embeddings from N(0, std^2), their biases zero, as BERT and GPT begin."""
+    """Weights of all projections, convolutions and embeddings from N(0, std^2), their biases zero, as BERT and GPT begin."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if isinstance(module, nn.Embedding):
+                if module.padding_idx is not None:
+                    nn.init.zeros_(module.weight[module.padding_idx])
+            elif module.bias is not None:
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import findSystemFonts, fontManager, get_font
 
 from headwise.explorer.look import Look
-from headwise.models.folder import write
+from headwise.models.checkpoint.folder import write
 
 COLOURS = "viridis"
 

@@ -30,6 +30,14 @@ class Seq2SeqOutput:
     loss: Tensor | None = None
 
 
+@dataclass
+class ClassifierOutput:
+    """logits (batch, labels): scores of every class, or the numbers regressed; loss where labels were given."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, ignored: int = -100) -> Tensor:
     """The mean over the labels that are not ``ignored`` of -log p(label), nats, in at least float32."""
     if labels.shape != logits.shape[:-1]:
@@ -37,6 +45,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, 
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     flat = wide.reshape(-1, wide.shape[-1])
     return functional.cross_entropy(flat, labels.reshape(-1), ignore_index=ignored, label_smoothing=label_smoothing)
+
+
+def classified(logits: Tensor, labels: Tensor | None, problem_type: str | None) -> ClassifierOutput:
+    """With the loss where labels are given: (batch,) classes, (batch, labels) of 0.0 and 1.0, or the numbers to regress;
+    problem_type says which, or, where it is None, their number and kind."""
+    if labels is None:
+        return ClassifierOutput(logits)
+    if problem_type == "regression" or (problem_type is None and logits.shape[-1] == 1):
+        return ClassifierOutput(logits, functional.mse_loss(logits, labels.view_as(logits).to(logits.dtype)))
+    if problem_type == "single_label_classification" or not labels.is_floating_point():
+        return ClassifierOutput(logits, cross_entropy(logits, labels))
+    return ClassifierOutput(logits, functional.binary_cross_entropy_with_logits(logits, labels))
 
 
 def padding(attention_mask: Tensor | None, tokens: Tensor | None) -> Mask | None:

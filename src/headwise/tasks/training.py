@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from headwise.models import checkpoint
+from headwise.models.checkpoint.folder import write
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
 from headwise.tasks.pairs import Batches, Ids, read_pairs
@@ -127,7 +127,7 @@ def train(
     trained = Translator.load(out)  # as stored: what the card says is measured on what a user gets
     run = {"epochs": epochs, "patience": patience, "epochs_run": trainer.current_epoch, "averaged": len(best.best_k_models)}
     card = write_card(trained, data, recipe, pairs=len(train_pairs), **run)
-    checkpoint.write(out / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
+    write(out / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
     return trained
 
 
@@ -197,7 +197,7 @@ def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool) -> None:
         changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
         if changed:
             raise ValueError(f"{path.parent} was begun with {', '.join(changed)}; go on with that or choose another folder")
-    checkpoint.write(path, lambda place: place.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8"))
+    write(path, lambda place: place.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8"))
 
 
 def _average(paths: Sequence[Path]) -> dict[str, Tensor]:

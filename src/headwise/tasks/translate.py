@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from headwise.models.checkpoint import load, save
-from headwise.models.folder import CheckpointError, write
+from headwise.models.checkpoint.folder import CheckpointError, write
+from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import Beam, Greedy, Hypothesis, generate
 from headwise.models.transformer import Transformer
 from headwise.tasks.pairs import Ids, pad

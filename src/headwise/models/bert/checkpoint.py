@@ -2,8 +2,8 @@
 
 from headwise.models.bert.config import BertConfig
 from headwise.models.bert.model import BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification
-from headwise.models.format import Format
-from headwise.models.keys import Keys
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys
 
 KEYS = Keys(
     rows={

@@ -14,7 +14,7 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Layer, PostNorm, Stack, normal_
 from headwise.models.bert.config import BertConfig
-from headwise.models.interface import check_length, cross_entropy, padding
+from headwise.models.interface import ClassifierOutput, check_length, classified, cross_entropy, padding
 
 
 @dataclass
@@ -29,14 +29,6 @@ class QuestionAnsweringOutput:
 @dataclass
 class MaskedLMOutput:
     """logits (batch, length, vocab_size): scores of every token at every place."""
-
-    logits: Tensor
-    loss: Tensor | None = None
-
-
-@dataclass
-class SequenceClassifierOutput:
-    """logits (batch, labels): scores of every class, or the numbers regressed."""
 
     logits: Tensor
     loss: Tensor | None = None
@@ -85,7 +77,7 @@ class BertForQuestionAnswering(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         # Two numbers, whatever classes another head of the same body told apart: the reference counts them by the labels.
-        self.config = config if len(config.id2label) == 2 else replace(config, id2label=BertConfig().id2label)
+        self.config = config if config.num_labels == 2 else replace(config, id2label=BertConfig().id2label)
         self.bert, self.qa_outputs = Bert(config), nn.Linear(config.hidden_size, 2)
         normal_(self, config.initializer_range)
 
@@ -143,7 +135,7 @@ class BertForSequenceClassification(nn.Module):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(config.hidden_size, len(config.id2label))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         normal_(self, config.initializer_range)
 
     def forward(
@@ -152,16 +144,8 @@ class BertForSequenceClassification(nn.Module):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+    ) -> ClassifierOutput:
         """Inputs as ``Bert``'s. labels: (batch,) classes, (batch, labels) of 0.0 and 1.0, or the numbers to regress; the
         config's problem_type says which, or, where it does not, their number and kind."""
         pooled = self.pooler(self.bert(input_ids, attention_mask, token_type_ids)[:, 0]).tanh()
-        logits = self.classifier(self.dropout(pooled))
-        return SequenceClassifierOutput(logits, None if labels is None else self._loss(logits, labels))
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.config.problem_type == "regression" or (self.config.problem_type is None and logits.shape[-1] == 1):
-            return functional.mse_loss(logits, labels.view_as(logits).to(logits.dtype))
-        if self.config.problem_type == "single_label_classification" or not labels.is_floating_point():
-            return cross_entropy(logits, labels)
-        return functional.binary_cross_entropy_with_logits(logits, labels)
+        return classified(self.classifier(self.dropout(pooled)), labels, self.config.problem_type)

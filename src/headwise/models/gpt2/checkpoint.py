@@ -1,9 +1,9 @@
 """GPT2LMHeadModel's published names. Its projections are stored [in, out], query, key and value as one."""
 
-from headwise.models.format import Format
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys, Stored
 from headwise.models.gpt2.config import GPT2Config
 from headwise.models.gpt2.model import GPT2LMHeadModel
-from headwise.models.keys import Keys, Stored
 
 ATTENTION = "decoder.layers.{i}.self_attention"
 FEED_FORWARD = "decoder.layers.{i}.feed_forward"

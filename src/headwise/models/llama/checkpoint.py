@@ -1,7 +1,7 @@
 """LlamaForCausalLM's published names."""
 
-from headwise.models.format import Format
-from headwise.models.keys import Keys
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys
 from headwise.models.llama.config import LlamaConfig
 from headwise.models.llama.model import LlamaForCausalLM
 

@@ -9,7 +9,7 @@ from math import pi
 from typing import Any
 
 from headwise.attention.positions import Linear, Llama3, Rotary, Scaling, YaRN
-from headwise.models.config import Config
+from headwise.models.checkpoint.config import Config
 
 TRAINED = "original_max_position_embeddings"
 # Each type's rule, the numbers that it needs and those that it may be given.

@@ -1,7 +1,7 @@
 """MarianMTModel's published names."""
 
-from headwise.models.format import Format
-from headwise.models.keys import Keys
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys
 from headwise.models.marian.config import MarianConfig
 from headwise.models.marian.model import MarianMTModel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwise.models.config import Config
+from headwise.models.checkpoint.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """T5ForConditionalGeneration's published names."""
 
-from headwise.models.format import Format
-from headwise.models.keys import Keys
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys
 from headwise.models.t5.config import T5Config
 from headwise.models.t5.model import T5ForConditionalGeneration
 

@@ -1,6 +1,6 @@
 """The Transformer's own folder: names as they are in the model."""
 
-from headwise.models.format import Format
+from headwise.models.checkpoint.format import Format
 from headwise.models.transformer.config import TransformerConfig
 from headwise.models.transformer.model import Transformer
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headwise.models.config import Config
+from headwise.models.checkpoint.config import Config
 
 
 @dataclass(frozen=True)

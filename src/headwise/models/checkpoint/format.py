@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from headwise.models.config import Config
-from headwise.models.keys import Keys
+from headwise.models.checkpoint.config import Config
+from headwise.models.checkpoint.keys import Keys
 
 
 @dataclass(frozen=True)

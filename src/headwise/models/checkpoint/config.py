@@ -59,6 +59,36 @@ class Config:
         return sum(size for size in sizes if isinstance(size, int))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Config):
+    """The configuration of a model that tells classes apart.
+
+    id2label: the names of the classes, by number. problem_type: the loss of classification: "regression" (squared error; the
+    choice for one label), "single_label_classification" (for integer labels) or "multi_label_classification" (for float ones).
+    """
+
+    id2label: Mapping[str, str] = field(default_factory=lambda: {"0": "LABEL_0", "1": "LABEL_1"})
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.id2label:
+            raise ValueError("id2label: expected at least one label")
+
+    @classmethod
+    def from_entries(cls: type[C], entries: Mapping[str, Any]) -> C:
+        if entries.get("id2label") is None:
+            labels = entries.get("num_labels", 2)
+            if type(labels) is not int or not 0 < labels <= 2**20:
+                raise ValueError(f"num_labels: expected an integer from 1 to {2**20}; got {labels!r}")
+            entries = {**entries, "id2label": {str(i): f"LABEL_{i}" for i in range(labels)}}
+        return super().from_entries(entries)
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+
 def _wide(value: Any, kind: Any) -> Any:
     """An integer as a float where a float is meant."""
     meant = type(value) is int and float in (kind, *get_args(kind)) and abs(value) <= sys.float_info.max

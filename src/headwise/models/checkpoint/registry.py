@@ -14,11 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headwise.models.bert.checkpoint import FORMAT as BERT
-from headwise.models.config import Config
-from headwise.models.folder import SAFE, CheckpointError, find, read_config, read_json, read_weights, write, write_json
-from headwise.models.format import Format
+from headwise.models.checkpoint.config import Config
+from headwise.models.checkpoint.folder import (
+    SAFE,
+    CheckpointError,
+    find,
+    read_config,
+    read_json,
+    read_weights,
+    write,
+    write_json,
+)
+from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.keys import Keys, Stored, tensors
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
-from headwise.models.keys import Keys, Stored, tensors
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
 from headwise.models.t5.checkpoint import FORMAT as T5

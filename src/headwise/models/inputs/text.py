@@ -20,7 +20,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from headwise.models.folder import CheckpointError, find, read_json
+from headwise.models.checkpoint.folder import CheckpointError, find, read_json
 
 NOTHING = "(?!)"  # a pattern that is found nowhere
 SPACE = "\u2581"  # SentencePiece's, in front of a word
