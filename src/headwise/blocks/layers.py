@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,12 +16,29 @@ from headwise.attention.module import MultiHeadAttention
 Hidden = Float[Tensor, "batch length embed_dim"]
 
 
-class PostNorm(nn.Module):
-    """x <- norm(x + dropout(sublayer(x))), as published in 2017; nothing follows the last layer."""
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training 0 with probability ``rate``, else x / (1 - rate), for whole sequences."""
 
-    def __init__(self, norm: nn.Module, dropout: float = 0.0) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.norm, self.dropout = norm, nn.Dropout(dropout)
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "*batch length embed_dim"]) -> Float[Tensor, "*batch length embed_dim"]:
+        if not self.training or self.rate == 0:
+            return x
+        drawn = torch.rand(*x.shape[:-2], 1, 1, dtype=x.dtype, device=x.device)
+        return x / (1 - self.rate) * (drawn >= self.rate)
+
+
+class PostNorm(nn.Module):
+    """x <- norm(x + dropout(sublayer(x))), as published in 2017; nothing follows the last layer.
+
+    dropout: a rate, or what else drops parts of a sublayer's output.
+    """
+
+    def __init__(self, norm: nn.Module, dropout: float | nn.Module = 0.0) -> None:
+        super().__init__()
+        self.norm, self.dropout = norm, dropout if isinstance(dropout, nn.Module) else nn.Dropout(dropout)
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
         return self.norm(x + self.dropout(sublayer(x)))
@@ -60,7 +78,12 @@ class Layer(nn.Module):
         self.residuals = nn.ModuleList(residual() for _ in range(2 if cross_attention is None else 3))
 
     def forward(
-        self, x: Hidden, mask: Mask | None, memory: Tensor | None, memory_mask: Mask | None, cache: LayerCache | None
+        self,
+        x: Hidden,
+        mask: Mask | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Mask | None = None,
+        cache: LayerCache | None = None,
     ) -> Hidden:
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
         first, *between, last = self.residuals
@@ -73,7 +96,7 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """Layers one after the other, then ``norm`` (after pre-norm layers)."""
 
-    def __init__(self, layers: Iterable[Layer], norm: nn.Module | None = None) -> None:
+    def __init__(self, layers: Iterable[nn.Module], norm: nn.Module | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = nn.Identity() if norm is None else norm

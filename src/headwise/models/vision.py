@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -101,17 +100,42 @@ def resized(
     return pictures.flatten(2).transpose(1, 2).reshape(*table.shape[:-2], -1, table.shape[-1])
 
 
-def encoder(config: VisionConfig, bias: bool | Iterable[str], norm: bool = True) -> Stack:
+def norm(config: VisionConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+def attention(config: VisionConfig, bias: bool | Iterable[str]) -> MultiHeadAttention:
+    return MultiHeadAttention(
+        config.hidden_size, config.num_attention_heads, bias=bias, dropout=config.attention_probs_dropout_prob
+    )
+
+
+def layer(
+    config: VisionConfig, bias: bool | Iterable[str], drop: nn.Module | None = None, hidden_dropout: float = 0.0
+) -> Layer:
+    """A pre-norm layer. drop: what drops parts of a sublayer's output, if not dropout; hidden_dropout: inside feed-forward."""
+    return Layer(
+        lambda: PreNorm(norm(config), drop or config.hidden_dropout_prob),
+        self_attention=attention(config, bias),
+        feed_forward=FeedForward(config.hidden_size, config.intermediate_size, activation(config.hidden_act), hidden_dropout),
+    )
+
+
+def encoder(config: VisionConfig, bias: bool | Iterable[str]) -> Stack:
     """Pre-norm layers, and a norm at the end."""
-    make_norm = partial(nn.LayerNorm, config.hidden_size, eps=config.layer_norm_eps)
-    layers = [
-        Layer(
-            lambda: PreNorm(make_norm(), config.hidden_dropout_prob),
-            self_attention=MultiHeadAttention(
-                config.hidden_size, config.num_attention_heads, bias=bias, dropout=config.attention_probs_dropout_prob
-            ),
-            feed_forward=FeedForward(config.hidden_size, config.intermediate_size, activation(config.hidden_act)),
-        )
-        for _ in range(config.num_hidden_layers)
-    ]
-    return Stack(layers, make_norm() if norm else None)
+    return Stack((layer(config, bias) for _ in range(config.num_hidden_layers)), norm(config))
+
+
+def published_names(body: str) -> dict[str, str]:
+    """The rows of a key table that all have in common, under the name of the body."""
+    layer = "encoder.layers.{i}"
+    return {
+        f"{body}.embeddings.patch_embeddings.projection.{{leaf}}": "patches.projection.{leaf}",
+        f"{body}.encoder.layer.{{i}}.layernorm_before.{{leaf}}": f"{layer}.residuals.0.norm.{{leaf}}",
+        f"{body}.encoder.layer.{{i}}.attention.output.dense.{{leaf}}": f"{layer}.self_attention.out_proj.{{leaf}}",
+        f"{body}.encoder.layer.{{i}}.layernorm_after.{{leaf}}": f"{layer}.residuals.1.norm.{{leaf}}",
+        f"{body}.encoder.layer.{{i}}.intermediate.dense.{{leaf}}": f"{layer}.feed_forward.expand.{{leaf}}",
+        f"{body}.encoder.layer.{{i}}.output.dense.{{leaf}}": f"{layer}.feed_forward.contract.{{leaf}}",
+        f"{body}.layernorm.{{leaf}}": "encoder.norm.{leaf}",
+        "classifier.{leaf}": "classifier.{leaf}",
+    }

@@ -28,13 +28,17 @@ from headwise.models.checkpoint.folder import (
 from headwise.models.checkpoint.format import Format
 from headwise.models.checkpoint.keys import Keys, Stored, tensors
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
+from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
 from headwise.models.t5.checkpoint import FORMAT as T5
+from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
+from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
+from headwise.models.vit.checkpoint import FORMAT as VIT
 
 # A further system is a folder and a row here.
-FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA)
+FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA, VIT, IMAGEGPT, TIMESFORMER, VIDEOMAE)
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -229,7 +233,7 @@ def _fill(model: nn.Module, found: dict[str, Tensor], places: Places, dtype: tor
             held = piece.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
             if not held.isfinite().all():
                 raise CheckpointError(f"{file}: {published} holds nan or infinity")
-            new = nn.Parameter(held) if isinstance(ours[part], nn.Parameter) else held
+            new = nn.Parameter(held, ours[part].requires_grad) if isinstance(ours[part], nn.Parameter) else held
             for name in everywhere[id(ours[part])]:
                 owner, _, leaf = name.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, new)

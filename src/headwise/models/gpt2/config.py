@@ -41,3 +41,8 @@ class GPT2Config(Config):
     tie_word_embeddings: bool = True
     eos_token_id: int | list[int] | None = 50256
     pad_token_id: int | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """How many tokens of the vocabulary are ever predicted."""
+        return self.vocab_size

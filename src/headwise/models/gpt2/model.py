@@ -21,13 +21,15 @@ class GPT2LMHeadModel(CausalLM):
     x = E[token] + P[position], dropout; pre-norm layers, a norm at the end; logits = y E^T.
     """
 
+    norm: type[nn.LayerNorm | nn.RMSNorm] = nn.LayerNorm
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config, self.max_positions = config, config.n_positions
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.n_positions, config.n_embd)
         self.dropout = nn.Dropout(config.embd_pdrop)
-        norm = partial(nn.LayerNorm, config.n_embd, eps=config.layer_norm_epsilon)
+        norm = partial(self.norm, config.n_embd, eps=config.layer_norm_epsilon)
         hidden_dim = config.n_inner or 4 * config.n_embd
         layers = [
             Layer(
@@ -40,7 +42,7 @@ class GPT2LMHeadModel(CausalLM):
             for i in range(config.n_layer)
         ]
         self.decoder = Stack(layers, norm())
-        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.n_embd, config.num_outputs, bias=False)
         self.reset_parameters()
 
     def _scores(self, layer: int) -> Scores:
