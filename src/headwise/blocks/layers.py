@@ -17,7 +17,7 @@ Hidden = Float[Tensor, "batch length embed_dim"]
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): in training 0 with probability ``rate``, else x / (1 - rate), for whole sequences."""
+    """Stochastic depth (Huang et al. 2016): in training 0 with probability ``rate``, else x / (1 - rate), per sequence."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -115,7 +115,7 @@ def layer(
 ) -> Layer:
     """A pre-norm layer. drop: what drops parts of a sublayer's output, if not dropout; hidden_dropout: inside feed-forward."""
     return Layer(
-        lambda: PreNorm(norm(config), drop or config.hidden_dropout_prob),
+        lambda: PreNorm(norm(config), config.hidden_dropout_prob if drop is None else drop),
         self_attention=attention(config, bias),
         feed_forward=FeedForward(config.hidden_size, config.intermediate_size, activation(config.hidden_act), hidden_dropout),
     )

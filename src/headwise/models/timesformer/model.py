@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ class DividedLayer(nn.Module):
         self.self_attention, self.feed_forward, self.residuals = layer.self_attention, layer.feed_forward, layer.residuals
 
     def forward(self, x: Tokens, frames: int) -> Tokens:
-        space, feed_forward = self.residuals
+        space: Any = self.residuals[0]
         token, patches = x[:, :1], x[:, 1:].unflatten(1, (-1, frames))
         patches = patches + self.temporal_dense(space.dropout(self.temporal_attention(self.temporal_norm(patches))))
         copies = token[:, None].expand(-1, frames, -1, -1)
@@ -46,7 +48,7 @@ class DividedLayer(nn.Module):
         seen = space.dropout(self.self_attention(space.norm(every)))
         patches = patches + seen[:, :, 1:].transpose(1, 2)
         x = torch.cat([token + seen[:, :, 0].mean(dim=1, keepdim=True), patches.flatten(1, 2)], dim=1)
-        return feed_forward(x, self.feed_forward)
+        return self.residuals[1](x, self.feed_forward)
 
 
 class TimesformerForVideoClassification(nn.Module):
