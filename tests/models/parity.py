@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,40 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # float32, for numbers of order 5 (the wor
 @dataclass(frozen=True)
 class System:
     """A published class at a tiny size: changes of its configuration, what is asked of its loss, and where the attention
-    weights that it returns are found in our model ("{}" = the layer)."""
+    weights that it returns are found in our model ("{}" = the layer).
+
+    kept: modules of the reference that weights pass and no output holds, and where those are found in ours. undrawn: rates of
+    dropout that the reference's configuration cannot take.
+    """
 
     name: str
-    asked: dict[str, Tensor]
+    asked: dict[str, Any]
     attentions: dict[str, str]
     changes: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    undrawn: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.changes.items())])
+
+    @property
+    def reads_text(self) -> bool:
+        return "input_ids" in self.inputs()
 
     def inputs(self) -> dict[str, Tensor]:
         """A padded batch."""
         return tiny.inputs(self.name, **self.changes)
 
-    def training_inputs(self) -> dict[str, Tensor]:
+    def training_inputs(self) -> dict[str, Any]:
         """With what is asked; a decoder's input is left to the model, which shifts the labels."""
         given = {name: x for name, x in self.inputs().items() if not name.startswith("decoder_")}
         return given | self.asked
+
+
+def outputs(output: Any) -> dict[str, Tensor]:
+    """Every tensor of an output but the loss, by name."""
+    found = {entry.name: getattr(output, entry.name) for entry in fields(output)}
+    return {name: x for name, x in found.items() if isinstance(x, Tensor) and name != "loss"}
 
 
 class Pair:
@@ -53,15 +70,17 @@ class Pair:
         inputs = self.system.inputs() | self.system.asked
         with torch.no_grad():
             want, got = (reference or self.reference)(**inputs, output_hidden_states=True), self.ours(**inputs)
-        compared = [entry.name for entry in fields(got) if getattr(got, entry.name) is not None]
-        assert "loss" in compared
-        for name in compared:
-            theirs = want.hidden_states[-1] if name == "last_hidden_state" else getattr(want, name)
-            torch.testing.assert_close(self.real(getattr(got, name)), self.real(theirs), **CLOSE)
+        assert outputs(got)
+        for name, ours in {**outputs(got), "loss": got.loss}.items():
+            theirs = want.hidden_states[-1] if name == "last_hidden_state" and name not in want else want[name]
+            torch.testing.assert_close(
+                self.real(ours), self.real(theirs), **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
     def gradients_are_equal(self) -> None:
         """Those of every parameter, written and compared as if they were weights."""
         for model in (self.reference, self.ours):
+            model.requires_grad_(True)  # a frozen backbone too
             model(**self.system.training_inputs()).loss.backward()
             for parameter in model.parameters():
                 parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -76,7 +95,9 @@ class Pair:
     def training_is_equal(self) -> None:
         """The loss under dropout, every kind of it at a rate of its own: drawn at the same places, in the same order, from the
         same random numbers."""
-        names = [entry.name for entry in fields(self.ours.config) if "drop" in entry.name]
+        names = [
+            entry.name for entry in fields(self.ours.config) if "drop" in entry.name and entry.name not in self.system.undrawn
+        ]
         rates = {name: 0.11 + 0.02 * number for number, name in enumerate(names)}
         pair = Pair(replace(self.system, changes=self.system.changes | rates), self.folder / "training")
         losses, states = [], []
@@ -91,17 +112,21 @@ class Pair:
 
     def weights_are_equal(self) -> None:
         """The attention weights of every layer, recomputed by us from queries, keys and rules."""
-        inputs = self.system.inputs()
+        inputs, modules = self.system.inputs(), dict(self.reference.named_modules())
+        theirs: dict[str, Tensor] = {}
+        for name, address in self.system.kept.items():
+            for layer in range(self.reference.config.num_hidden_layers):
+                keep = partial(lambda at, module, given, weights: theirs.update({at: weights}), address.format(layer))
+                modules[name.format(layer)].register_forward_hook(keep)
         with torch.no_grad(), hw.observe(self.ours) as record:
             self.ours(**inputs)
-            want = self.reference(**inputs, output_attentions=True)
-        seen = []
+            returned = self.reference(**inputs, output_attentions=True)
         for output, address in self.system.attentions.items():
-            for layer, theirs in enumerate(getattr(want, output)):
-                ours = record[address.format(layer)].weights()
-                torch.testing.assert_close(self.real(ours.transpose(1, 2)), self.real(theirs.transpose(1, 2)), **CLOSE)
-                seen.append(address.format(layer))
-        assert sorted(seen) == sorted(record)
+            theirs |= {address.format(layer): weights for layer, weights in enumerate(returned[output])}
+        assert sorted(theirs) == sorted(record)
+        for address, want in theirs.items():
+            ours = record[address].weights().flatten(0, -4)  # the reference has one batch axis
+            torch.testing.assert_close(self.real(ours.transpose(1, 2)), self.real(want.transpose(1, 2)), **CLOSE)
 
     def generated_tokens_are_equal(self) -> None:
         """The most probable ones, ours by steps with a cache."""

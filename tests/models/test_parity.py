@@ -15,6 +15,11 @@ OF_BOTH = {
 SOURCE = torch.tensor([[5, 6, 7, 8, -100, 9, 10], [11, 12, 13, -100, 14, -100, -100], [15, -100, 16, *[-100] * 4]])
 TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, -100, 27, 28, 0, -100], [29, 0, *[-100] * 4]])
 ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
+OF_VISION = {"attentions": "encoder.layers.{}.self_attention"}
+TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop": "encoder.layers.{}.temporal_attention"}
+COLOURS = {"labels": SOURCE.clamp(max=15)}
+CLASSES, NUMBERS = {"labels": torch.tensor([4, 0, 3])}, {"labels": torch.tensor([0.5, -1.0, 2.0])}
+
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -64,6 +69,34 @@ SYSTEMS = [
         {"labels": SOURCE},
         OF_DECODER,
         {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 16}},
+    ),
+    System("ViTForImageClassification", CLASSES, OF_VISION),
+    System(
+        "ViTForImageClassification",
+        NUMBERS,
+        OF_VISION,
+        {"image_size": [16, 48], "patch_size": [4, 8], "qkv_bias": False, "num_labels": 1, "hidden_act": "quick_gelu"},
+    ),
+    System("VideoMAEForVideoClassification", CLASSES, OF_VISION),
+    System("VideoMAEForVideoClassification", CLASSES, OF_VISION, {"use_mean_pooling": False, "qv_bias": False}),
+    System(
+        "VideoMAEForVideoClassification", CLASSES, OF_VISION, {"image_size": [16, 24], "tubelet_size": 1, "num_channels": 1}
+    ),
+    System("TimesformerForVideoClassification", CLASSES, OF_VISION, kept=TIME, undrawn=("drop_path_rate",)),
+    System("TimesformerForVideoClassification", CLASSES, OF_VISION, {"qkv_bias": False}, TIME, ("drop_path_rate",)),
+    System(
+        "TimesformerForVideoClassification",
+        CLASSES,
+        OF_VISION,
+        {"attention_type": "joint_space_time"},
+        undrawn=("drop_path_rate",),
+    ),
+    System("ImageGPTForCausalImageModeling", COLOURS, OF_DECODER),
+    System(
+        "ImageGPTForCausalImageModeling",
+        COLOURS,
+        OF_DECODER,
+        {"scale_attn_by_inverse_layer_idx": True, "n_inner": 50},
     ),
 ]
 

@@ -1,13 +1,14 @@
 """Every system at its published size, compiled, and under the tools that look into heads."""
 
 import json
+import math
 import traceback
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
-from parity import Pair
+from parity import CLOSE, Pair, outputs
 from test_parity import SYSTEMS
 
 import headwise as hw
@@ -15,9 +16,13 @@ from headwise.attention import backends, formula
 from headwise.insight.observe import attention_modules
 from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
 from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from headwise.models.imagegpt import ImageGPTConfig, ImageGPTForCausalImageModeling
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.marian import MarianConfig, MarianMTModel
 from headwise.models.t5 import T5Config, T5ForConditionalGeneration
+from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
+from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
+from headwise.models.vit import ViTConfig, ViTForImageClassification
 
 LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 OPUS = MarianConfig(
@@ -42,6 +47,8 @@ SMOL = LlamaConfig(
     num_key_value_heads=3,
     tie_word_embeddings=True,
 )
+IMAGENET, KINETICS = ({"id2label": {str(i): str(i) for i in range(labels)}} for labels in (1000, 400))
+VIT_LARGE = ViTConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **IMAGENET)
 # Parameters of the published models, tied ones counted once.
 SIZES = {
     # The reference keeps the sinusoids of both sides as frozen parameters; here they are computed.
@@ -57,6 +64,13 @@ SIZES = {
     "Llama 2 7B": (LlamaForCausalLM, LlamaConfig(), 6_738_415_616),
     "TinyLlama": (LlamaForCausalLM, TINY_LLAMA, 1_100_048_384),
     "SmolLM2-135M": (LlamaForCausalLM, SMOL, 134_515_008),
+    "ViT-B/16": (ViTForImageClassification, ViTConfig(**IMAGENET), 86_567_656),
+    "ViT-L/16": (ViTForImageClassification, VIT_LARGE, 304_326_632),
+    "imagegpt-small": (ImageGPTForCausalImageModeling, ImageGPTConfig(), 76_682_240),
+    "imagegpt-medium": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1024, n_layer=36), 455_489_536),
+    "imagegpt-large": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1536, n_layer=48, n_head=16), 1_362_914_304),
+    "timesformer-base": (TimesformerForVideoClassification, TimesformerConfig(**KINETICS), 121_566_352),
+    "videomae-base": (VideoMAEForVideoClassification, VideoMAEConfig(**KINETICS), 86_534_800),
 }
 
 
@@ -68,8 +82,16 @@ def test_parameters_of_the_published_size(name):
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-@pytest.fixture(params=[system for system in SYSTEMS if not system.changes], ids=str)
+PLAIN = [system for system in SYSTEMS if not system.changes]
+
+
+@pytest.fixture(params=PLAIN, ids=str)
 def pair(request, tmp_path):
+    return Pair(request.param, tmp_path)
+
+
+@pytest.fixture(params=[system for system in PLAIN if system.reads_text], ids=str)
+def text_pair(request, tmp_path):
     return Pair(request.param, tmp_path)
 
 
@@ -77,12 +99,12 @@ def test_heads_are_seen_measured_and_silenced(pair):
     model, inputs = pair.ours, pair.system.inputs()
     with hw.observe(model) as record:
         before = model(**inputs)
-    patterns = pair.system.attentions.values()
-    assert set(record) == {address for address in record if any(address.startswith(p.split("{}")[0]) for p in patterns)}
+    assert set(record) == set(attention_modules(model))
     measured = hw.statistics(record)
     for address, recorded in record.items():
         assert measured[address].entropy.shape == (recorded.num_heads,)
-        assert bool(((measured[address].entropy >= 0) & (measured[address].entropy < 3)).all())
+        most = math.log(recorded.key.shape[-2])
+        assert bool(((measured[address].entropy >= 0) & (measured[address].entropy < most)).all())
         assert (measured[address].distance is None) == ("cross" in address)
         module = model.get_submodule(address)
         silenced = torch.tensor([1.0, 0.0, 1.0, 1.0])
@@ -93,10 +115,10 @@ def test_heads_are_seen_measured_and_silenced(pair):
             module.out_proj.weight[:, module.value_dim : 2 * module.value_dim] = 0.0  # the second head's columns
             cut = model(**inputs)
             module.out_proj.weight.copy_(weight)
-        for name in ("logits", "start_logits"):
-            if hasattr(before, name):
-                torch.testing.assert_close(getattr(gated, name), getattr(cut, name))
-                assert not torch.allclose(getattr(gated, name), getattr(before, name), atol=1e-4)
+        for name, seen in outputs(cut).items():
+            torch.testing.assert_close(outputs(gated)[name], seen, **CLOSE)
+            past = name.startswith("encoder_") and address.startswith("decoder.")
+            assert past or not torch.allclose(seen, outputs(before)[name], atol=1e-4)
 
 
 def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(pair):
@@ -116,8 +138,8 @@ def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(p
 
 
 @torch.no_grad()
-def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
-    inputs = pair.system.inputs()
+def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(text_pair):
+    pair, inputs = text_pair, text_pair.system.inputs()
     for ids, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
         if ids not in inputs:
             continue
@@ -125,7 +147,7 @@ def test_a_token_that_a_mask_forbids_changes_nothing_elsewhere(pair):
         inputs[mask] = inputs[mask].clone()
         inputs[mask][:, 1] = 0
         outputs = []
-        for token in (17, 23):
+        for token in (11, 13):
             inputs[ids] = inputs[ids].clone()
             inputs[ids][:, 1] = token
             outputs.append(pair.ours(**inputs))
@@ -148,8 +170,8 @@ def test_a_quantised_checkpoint_is_refused(pair):
 
 
 @pytest.mark.nohook
-def test_a_wrong_call_is_refused_with_a_sentence(pair):
-    inputs = pair.system.inputs()
+def test_a_wrong_call_is_refused_with_a_sentence(text_pair):
+    pair, inputs = text_pair, text_pair.system.inputs()
     with pytest.raises(ValueError, match=r"attention_mask: expected \(3, 7\), 1 = a real token; got \(3, 9\)"):
         pair.ours(**inputs | {"attention_mask": torch.ones(3, 9)})
     if "labels" in pair.system.asked and "Classification" not in pair.system.name:
@@ -172,18 +194,19 @@ def test_at_most_four_files_are_on_the_stack_at_the_softmax(pair, monkeypatch):
     monkeypatch.setattr(backends, "FASTEST_FIRST", backends.FASTEST_FIRST[-1:])
     pair.ours(**pair.system.inputs())
     assert len(stacks) == len(attention_modules(pair.ours))
-    assert all(len(files) == 4 and files >= {"layers.py", "module.py", "formula.py"} for files in stacks)
+    assert all(len(files) <= 4 and files >= {"module.py", "formula.py"} for files in stacks)
 
 
 @pytest.mark.nohook
 def test_compiled_is_one_graph(pair):
-    compiled, inputs = torch.compile(pair.ours, fullgraph=True, backend="aot_eager"), pair.system.inputs() | pair.system.asked
+    compiled, inputs = torch.compile(pair.ours, fullgraph=True, backend="aot_eager"), pair.system.inputs()
+    if all(isinstance(asked, torch.Tensor) for asked in pair.system.asked.values()):  # objects are matched outside a graph
+        inputs |= pair.system.asked
     want, got = pair.ours(**inputs), compiled(**inputs)
-    got.loss.backward()
-    torch.testing.assert_close(got.loss, want.loss)
-    for name in ("logits", "start_logits"):
-        if hasattr(want, name):
-            torch.testing.assert_close(getattr(got, name), getattr(want, name), atol=1e-5, rtol=1e-5)
+    loss = sum(x.sum() for x in outputs(got).values()) if got.loss is None else got.loss
+    loss.backward()
+    for name, x in {**outputs(want), "loss": want.loss}.items():
+        torch.testing.assert_close(getattr(got, name), x, **CLOSE)
 
 
 @pytest.mark.nohook

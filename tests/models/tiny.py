@@ -64,6 +64,10 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         | {"d_model": 32, "num_queries": 5, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
         | {"backbone_config": _RESNET | {"model_type": "resnet", "out_features": ["stage4"]}},
     ),
+    "ImageGPTForCausalImageModeling": (
+        "ImageGPTConfig",
+        {"vocab_size": 17, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4},
+    ),
     "Wav2Vec2ConformerForCTC": (
         "Wav2Vec2ConformerConfig",
         _ENCODER
@@ -101,6 +105,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
             "vision_config": _VISION,
         },
     ),
+    "TimesformerForVideoClassification": ("TimesformerConfig", _VISION | _LABELS | {"num_frames": 3}),
     "VivitForVideoClassification": ("VivitConfig", _VISION | _LABELS | {"num_frames": 4, "tubelet_size": [2, 8, 8]}),
     "VideoMAEForVideoClassification": ("VideoMAEConfig", _VISION | _LABELS | {"num_frames": 4, "tubelet_size": 2}),
 }
@@ -199,7 +204,7 @@ def _typed_tokens(config: PreTrainedConfig, generator: torch.Generator) -> Batch
 def _images(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    return {"pixel_values": torch.randn(3, 3, height, width, generator=generator)}
+    return {"pixel_values": torch.randn(3, config.num_channels, height, width, generator=generator)}
 
 
 def _padded_images(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
@@ -209,8 +214,8 @@ def _padded_images(config: PreTrainedConfig, generator: torch.Generator) -> Batc
 
 
 def _videos(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
-    shape = (3, config.num_frames, 3, config.image_size, config.image_size)
-    return {"pixel_values": torch.randn(shape, generator=generator)}
+    picture = _images(config, generator)["pixel_values"].shape[1:]
+    return {"pixel_values": torch.randn(3, config.num_frames, *picture, generator=generator)}
 
 
 def _images_with_texts(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
@@ -241,6 +246,7 @@ _INPUTS = {
     "yolos": _images,
     "detr": _padded_images,
     "clip": _images_with_texts,
+    "timesformer": _videos,
     "vivit": _videos,
     "videomae": _videos,
     "wav2vec2-conformer": _sound,

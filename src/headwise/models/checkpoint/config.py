@@ -90,8 +90,9 @@ class Labelled(Config):
 
 
 def _wide(value: Any, kind: Any) -> Any:
-    """An integer as a float where a float is meant."""
-    meant = type(value) is int and float in (kind, *get_args(kind)) and abs(value) <= sys.float_info.max
+    """An integer as a float where only a float is meant."""
+    kinds = (kind, *get_args(kind))
+    meant = type(value) is int and float in kinds and int not in kinds and abs(value) <= sys.float_info.max
     return float(value) if meant else value
 
 

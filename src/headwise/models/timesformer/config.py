@@ -21,7 +21,7 @@ class TimesformerConfig(VisionConfig):
     attention_type: Literal["divided_space_time", "joint_space_time", "space_only"] = "divided_space_time"
     layer_norm_eps: float = 1e-6
     qkv_bias: bool = True
-    drop_path_rate: float = 0.0
+    drop_path_rate: int | float = 0  # the reference reads whole numbers alone, and files say 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

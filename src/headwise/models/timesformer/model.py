@@ -89,6 +89,9 @@ class TimesformerForVideoClassification(nn.Module):
 
         Films of other lengths or sizes than the config's are read too: the tables of positions are resized (nearest) to them.
         """
+        if pixel_values.dim() != 5 or pixel_values.shape[2] != self.config.num_channels:
+            wanted = f"(batch, frames, {self.config.num_channels} channels, height, width)"
+            raise ValueError(f"pixel_values: expected films {wanted}; got {tuple(pixel_values.shape)}")
         frames, divided = pixel_values.shape[1], self.config.attention_type == "divided_space_time"
         x = self._embed(pixel_values)
         for layer in self.encoder.layers:
