@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -86,6 +87,11 @@ class Patches(nn.Module):
             axes = ("frames, height, width" if len(size) == 3 else "height, width") + f", at least {tuple(size)}"
             raise ValueError(f"pixel_values: expected (batch, {channels} channels, {axes}); got {tuple(pixels.shape)}")
         return self.projection(pixels).flatten(2).transpose(1, 2)
+
+
+def learned(config: VisionConfig, *shape: int) -> nn.Parameter:
+    """What is learned as it stands (tokens, tables of positions), at first N(0, initializer_range^2)."""
+    return nn.Parameter(nn.init.normal_(torch.empty(1, *shape, config.hidden_size), std=config.initializer_range))
 
 
 def resized(

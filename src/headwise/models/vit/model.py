@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headwise.blocks.layers import normal_
 from headwise.models.interface import ClassifierOutput, classified
-from headwise.models.vision import Patches, encoder, resized
+from headwise.models.vision import Patches, encoder, learned, resized
 from headwise.models.vit.config import ViTConfig
 
 
@@ -20,8 +20,7 @@ class ViTForImageClassification(nn.Module):
         self.config = config
         self.patches = Patches(config.num_channels, config.hidden_size, config.patch)
         rows, columns = config.grid
-        self.class_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.position_embedding = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.hidden_size))
+        self.class_token, self.position_embedding = learned(config, 1), learned(config, 1 + rows * columns)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.encoder = encoder(config, bias=config.qkv_bias or "out_proj")
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
