@@ -32,6 +32,7 @@ MODELS
     load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
     save(model, folder)             and back, in the format it came from
     tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts), and labels or not)
+    image_processor(folder)         the checkpoint's way with pictures and films: model(**images(pictures))
     generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
 
 What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are
@@ -50,6 +51,7 @@ from headwise.insight.statistics import statistics
 from headwise.models import generation
 from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import generate
+from headwise.models.inputs.images import image_processor
 from headwise.models.inputs.text import tokenizer
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "gates",
     "generate",
     "generation",
+    "image_processor",
     "load",
     "masks",
     "observe",
