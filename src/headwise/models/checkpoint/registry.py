@@ -27,6 +27,7 @@ from headwise.models.checkpoint.folder import (
 )
 from headwise.models.checkpoint.format import Format
 from headwise.models.checkpoint.keys import Keys, Stored, tensors
+from headwise.models.detr.checkpoint import FORMAT as DETR
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
 from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
@@ -36,9 +37,10 @@ from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
 from headwise.models.vit.checkpoint import FORMAT as VIT
+from headwise.models.yolos.checkpoint import FORMAT as YOLOS
 
 # A further system is a folder and a row here.
-FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA, VIT, IMAGEGPT, TIMESFORMER, VIDEOMAE)
+FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA, VIT, IMAGEGPT, TIMESFORMER, VIDEOMAE, YOLOS, DETR)
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
