@@ -8,6 +8,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+
+@dataclass(frozen=True)
+class Files:
+    """The names of the files with a model's weights; "name.index.json" lists those that come in several parts."""
+
+    safe: str
+    pickled: str
+
+
+TRANSFORMERS = Files("model.safetensors", "pytorch_model.bin")
+DIFFUSERS = Files("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+PIPELINE, MODEL = "model_index.json", "transformer"  # a folder of diffusers with several models, and where ours is in it
 
 
 class CheckpointError(ValueError):
@@ -34,14 +46,23 @@ def find(folder: str | os.PathLike[str]) -> Path:
         return path
     from huggingface_hub import snapshot_download  # which takes its time, and is needed here alone
 
-    wanted = ["*.json", "*.txt", "*.model", "*.spm", "*.safetensors"]
+    small = ["*.json", "*.txt", "*.model", "*.spm"]
     try:
-        found = Path(snapshot_download(str(folder), allow_patterns=wanted))
-        if not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(str(folder), allow_patterns=[*wanted, "pytorch_model*.bin"]))
+        found = Path(snapshot_download(str(folder), allow_patterns=small))
+        inner = model_folder(found).relative_to(found)  # of a pipeline, the weights of one model
+        snapshot_download(str(folder), allow_patterns=[str(inner / "*.safetensors")])
+        if not list((found / inner).glob("*.safetensors")):
+            pickled = ("pytorch_model*.bin", "diffusion_pytorch_model*.bin")
+            snapshot_download(str(folder), allow_patterns=[str(inner / name) for name in pickled])
     except Exception as error:  # of many kinds, those of the HTTP client among them
         raise CheckpointError(f"{folder} is no folder here, and could not be fetched from the Hub: {error}") from None
     return found
+
+
+def model_folder(path: Path) -> Path:
+    """Where the model is: in the folder itself, or, of a pipeline of several models, in its "transformer"."""
+    single = os.path.exists(path / "config.json") or not os.path.isfile(path / PIPELINE)
+    return path if single else path / MODEL
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,13 +87,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json(path / "config.json")
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Path]:
+def read_weights(path: Path, names: Files = TRANSFORMERS) -> tuple[dict[str, Tensor], Path]:
     """A folder's tensors and the file that names them: safetensors before pickles, one file or several with an index."""
-    for name in (SAFE, PICKLED):
+    for name in (names.safe, names.pickled):
         for file in (path / name, path / f"{name}.index.json"):
             if file.is_file():
                 return (_read_shards(file) if file.suffix == ".json" else _read_file(file)), file
-    raise CheckpointError(f"{path} holds no {SAFE} (nor {PICKLED})")
+    raise CheckpointError(f"{path} holds no {names.safe} (nor {names.pickled})")
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from headwise.models.bert.checkpoint import FORMAT as BERT
 from headwise.models.checkpoint.config import Config
 from headwise.models.checkpoint.folder import (
-    SAFE,
     CheckpointError,
     find,
+    model_folder,
     read_config,
     read_json,
     read_weights,
     write,
     write_json,
 )
-from headwise.models.checkpoint.format import Format
+from headwise.models.checkpoint.format import SIGNATURE, Format, architectures
 from headwise.models.checkpoint.keys import Keys, Stored, tensors
-from headwise.models.detr.checkpoint import FORMAT as DETR
+from headwise.models.dit.checkpoint import FORMAT as DIT
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
 from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
@@ -37,10 +37,21 @@ from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
 from headwise.models.vit.checkpoint import FORMAT as VIT
-from headwise.models.yolos.checkpoint import FORMAT as YOLOS
 
 # A further system is a folder and a row here.
-FORMATS: tuple[Format, ...] = (TRANSFORMER, MARIAN, T5, BERT, GPT2, LLAMA, VIT, IMAGEGPT, TIMESFORMER, VIDEOMAE, YOLOS, DETR)
+FORMATS: tuple[Format, ...] = (
+    TRANSFORMER,
+    MARIAN,
+    T5,
+    BERT,
+    GPT2,
+    LLAMA,
+    VIT,
+    IMAGEGPT,
+    TIMESFORMER,
+    VIDEOMAE,
+    DIT,
+)
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -53,17 +64,18 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
     """The model in ``folder``, or of that name on the Hub ("owner/name"), in eval mode.
 
     Reads what the reference library of each architecture publishes: config.json and model.safetensors (or several with an
-    index; or pytorch_model.bin, tensors only). architecture: another head of the same system than config.json names, e.g.
+    index; or pytorch_model.bin, tensors only), diffusion_pytorch_model.safetensors beside a config.json of diffusers, whose
+    pipelines hold it in their folder "transformer". architecture: another head of the same system than config.json names, e.g.
     "BertForQuestionAnswering" for training from a masked language model; what such a head lacks starts afresh, and a warning
     is logged. Raises CheckpointError with a sentence: which tensor is missing, unexpected, of the wrong shape or not finite;
     which architecture or setting is unknown, and what is known; what is damaged.
     """
     _check_dtype(dtype)
-    path = find(folder)
+    path = model_folder(find(folder))
     entries = read_config(path)
     form, name, own = _architecture(path, entries, architecture)
     config = _settings(form, name, entries, path)
-    weights, file = read_weights(path)
+    weights, file = read_weights(path, form.files)
     if config.depth > len(weights):  # seconds to build, for nothing
         raise CheckpointError(f"{file} holds {len(weights)} tensors, too few for {config.depth} layers")
     model = _empty(form, name, config, path)
@@ -85,7 +97,7 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
-    """Writes config.json and model.safetensors as the model's reference library does; generation_config.json where the
+    """Writes config.json and the weights as the model's reference library does; generation_config.json where the
     model came with one. dtype: that of the stored weights (None = as they are). A tokenizer's files are for you to copy."""
     _check_dtype(dtype)
     path = Path(folder)
@@ -101,9 +113,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     if _is_untied(config, form.keys, places):
         weights |= {copy: weights[key].clone() for key, copies in form.keys.copies(places).items() for copy in copies}
     stored_as = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    entries = {"model_type": form.model_type, "architectures": [name], "dtype": stored_as, **config.to_entries()}
+    entries = {**form.signature(name, stored_as), **config.to_entries()}
     path.mkdir(parents=True, exist_ok=True)
-    write(path / SAFE, lambda place: save_file(weights, place, metadata={"format": "pt"}))  # first: where a disk gets full
+    # First: where a disk gets full.
+    write(path / form.files.safe, lambda place: save_file(weights, place, metadata={"format": "pt"}))
     write_json(path / "config.json", entries)
     (path / "generation_config.json").unlink(missing_ok=True)  # of another model that was here
     if getattr(model, "generation_config", None):
@@ -112,7 +125,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
 
 def build(folder: str | os.PathLike[str]) -> nn.Module:
     """The model that a folder's config.json describes, on the meta device: every shape and not one number."""
-    path = find(folder)
+    path = model_folder(find(folder))
     entries = read_config(path)
     form, name, _ = _architecture(path, entries, None)
     return _empty(form, name, _settings(form, name, entries, path), path)
@@ -129,17 +142,18 @@ def _config(model: nn.Module) -> Config:
 
 def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) -> tuple[Format, str, str | None]:
     """The format, the architecture to read, and the one the folder names."""
-    named = entries.get("architectures") or []
+    named = architectures(entries)
     listed = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     own = next((name for name in listed if name in ARCHITECTURES), None)
-    by_type = [form for form in FORMATS if form.model_type == entries.get("model_type") and len(set(form.models.values())) == 1]
+    system = entries.get("model_type")
+    alike = [form for form in FORMATS if system is not None and form.model_type == system]
+    by_type = [form for form in alike if len(set(form.models.values())) == 1]
     if own is None and not named and by_type:
         own = next(iter(by_type[0].models))
     name = own if wanted is None else wanted
     if name not in ARCHITECTURES:
-        system = entries.get("model_type")
         said = f"architectures is {named!r} and model_type {system!r}" if wanted is None else f"no architecture {wanted!r}"
-        heads = [head for head, form in ARCHITECTURES.items() if form.model_type == system]
+        heads = [head for form in alike for head in form.models]
         hint = f"; read it with architecture= one of {', '.join(heads)}" if heads and wanted is None else ""
         raise CheckpointError(f"{path}: {said}; known are {', '.join(ARCHITECTURES)}{hint}")
     form = ARCHITECTURES[name]
@@ -149,7 +163,7 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
 
 
 def _settings(form: Format, name: str, entries: Mapping[str, Any], path: Path) -> Config:
-    said = {key: value for key, value in entries.items() if key not in ("model_type", "architectures", "dtype", "torch_dtype")}
+    said = {key: value for key, value in entries.items() if key not in SIGNATURE}
     try:
         return form.config.from_entries(said)
     except (TypeError, ValueError, AttributeError) as error:
