@@ -27,6 +27,7 @@ from headwise.models.checkpoint.folder import (
 )
 from headwise.models.checkpoint.format import SIGNATURE, Format, architectures
 from headwise.models.checkpoint.keys import Keys, Stored, tensors
+from headwise.models.detr.checkpoint import FORMAT as DETR
 from headwise.models.dit.checkpoint import FORMAT as DIT
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
 from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
@@ -37,6 +38,7 @@ from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
 from headwise.models.vit.checkpoint import FORMAT as VIT
+from headwise.models.yolos.checkpoint import FORMAT as YOLOS
 
 # A further system is a folder and a row here.
 FORMATS: tuple[Format, ...] = (
@@ -50,6 +52,8 @@ FORMATS: tuple[Format, ...] = (
     IMAGEGPT,
     TIMESFORMER,
     VIDEOMAE,
+    YOLOS,
+    DETR,
     DIT,
 )
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
