@@ -31,11 +31,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headwise.models.checkpoint.folder import CheckpointError, find, read_json
+from headwise.models.inputs.colours import ColourTokens
 from headwise.models.inputs.processors import (
     DETECTION,
     IMAGENET,
     SHORTEST,
-    ColourTokens,
     DetrImages,
     Films,
     ImageProcessor,

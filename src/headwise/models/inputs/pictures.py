@@ -32,7 +32,7 @@ def listed(pictures: Any) -> list[Any]:
 
 
 def as_rgb(picture: Picture, name: str) -> Image.Image:
-    """A picture with its three colours; ``name`` is what an error calls it if it has no path."""
+    """A picture with its three colours; ``name`` is what an error calls it."""
     from PIL import Image, ImageOps
 
     if isinstance(picture, str | os.PathLike):
@@ -42,7 +42,7 @@ def as_rgb(picture: Picture, name: str) -> Image.Image:
                 return _colours(ImageOps.exif_transpose(image), on_white=False)
         except Exception as error:  # a damaged or hostile file can bring PIL to any of them
             said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ValueError(f"{os.fspath(picture)} cannot be read as a picture: {said}") from None
+            raise ValueError(f"{name} cannot be read as a picture: {said}") from None
     if isinstance(picture, np.ndarray | Tensor):
         picture = _from_array(picture, name)
     if not isinstance(picture, Image.Image):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch import Tensor
 
 from headwise.models.checkpoint.folder import write_json
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Size = Mapping[str, int]
+Number = int | float
 HALF = (0.5, 0.5, 0.5)
 SHORTEST: Size = {"shortest_edge": 224}
 DETECTION: Size = {"shortest_edge": 800, "longest_edge": 1333}
@@ -46,10 +46,10 @@ class ImageProcessor:
     do_center_crop: bool = False
     crop_size: Size | None = None
     do_rescale: bool = True
-    rescale_factor: float = 1 / 255
+    rescale_factor: Number = 1 / 255
     do_normalize: bool = True
-    image_mean: Sequence[float] = HALF
-    image_std: Sequence[float] = HALF
+    image_mean: Sequence[Number] = HALF
+    image_std: Sequence[Number] = HALF
     do_pad: bool = False
     pad_size: Size | None = None
 
@@ -71,7 +71,7 @@ class ImageProcessor:
                 f"expected 1 or 3 numbers each as image_mean and image_std, the latter not 0; got {mean} and {std}"
             )
         for number in (self.rescale_factor, *mean, *std):
-            if not isinstance(number, int | float) or not math.isfinite(number):
+            if not isinstance(number, Number) or not math.isfinite(number):
                 raise ValueError(f"rescale_factor, image_mean and image_std are numbers, got {number!r}")
         object.__setattr__(self, "image_mean", tuple(mean))
         object.__setattr__(self, "image_std", tuple(std))
@@ -97,8 +97,15 @@ class ImageProcessor:
         """Every picture's values, (channels, height, width)."""
         if not pictures:
             raise ValueError("there are no pictures: a batch has at least one")
-        table = self._table()
-        return [self._values(as_rgb(picture, f"{name} {number}"), table) for number, picture in enumerate(pictures)]
+        table, batch = self._table(), list[np.ndarray]()
+        for number, picture in enumerate(pictures):
+            called = os.fspath(picture) if isinstance(picture, str | os.PathLike) else f"{name} {number}"
+            rgb = as_rgb(picture, called)
+            try:
+                batch.append(self._values(rgb, table))
+            except ValueError as error:
+                raise ValueError(f"{called}: {error}") from None
+        return batch
 
     def _table(self) -> np.ndarray:
         """What becomes of 0 ... 255, (channels, 256): there are no other pixels, so that each sum is done once."""
@@ -117,7 +124,7 @@ class ImageProcessor:
         if self.do_resize:
             height, width = self._target(picture.height, picture.width)
             if not height or not width:
-                raise ValueError(f"a picture of {picture.height} x {picture.width} would become {height} x {width}")
+                raise ValueError(f"{picture.height} x {picture.width} would become {height} x {width}")
             check_area(height, width)
             picture = picture.resize((width, height), self.resample)
         if self.do_center_crop and self.crop_size:
@@ -175,8 +182,8 @@ class DetrImages(ImageProcessor):
     """Whole pictures in proportion: "pixel_values", padded, and "pixel_mask" (batch, height, width), int64, 1 = picture."""
 
     size: Size = field(default_factory=lambda: DETECTION)
-    image_mean: Sequence[float] = IMAGENET[0]
-    image_std: Sequence[float] = IMAGENET[1]
+    image_mean: Sequence[Number] = IMAGENET[0]
+    image_std: Sequence[Number] = IMAGENET[1]
     do_pad: bool = True
 
     published: ClassVar[str] = "DetrImageProcessor"
@@ -235,60 +242,3 @@ class Films(ImageProcessor):
         if len({len(frames) for frames in batch}) != 1:
             raise ValueError(f"films of one batch need equally many frames, got {[len(frames) for frames in batch]}")
         return {"pixel_values": self._stacked([frame for frames in batch for frame in frames]).unflatten(0, (len(batch), -1))}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColourTokens(ImageProcessor):
-    """ImageGPT's pictures: {"input_ids": int64 (batch, height width)}, row by row the number of each pixel's nearest cluster.
-
-    ``clusters`` (n, 3) are colours as values, after rescale and normalize: -1 ... 1. Nearest by the squared distance, the first
-    of several as near. Without do_color_quantize, "pixel_values" as the others.
-    """
-
-    size: Size = field(default_factory=lambda: square(256))
-    do_color_quantize: bool = True
-    clusters: Sequence[Sequence[float]] = field(default=(), repr=False)
-
-    published: ClassVar[str] = "ImageGPTImageProcessor"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.image_mean) != 3:
-            raise ValueError(f"colours need 3 means, got {self.image_mean}")
-        if not all(isinstance(colour, Sequence) and len(colour) == 3 for colour in self.clusters):
-            raise ValueError("clusters is a list of colours with 3 numbers each")
-        object.__setattr__(self, "clusters", tuple(tuple(map(float, colour)) for colour in self.clusters))
-        if self.do_color_quantize and not self.clusters:
-            raise ValueError("do_color_quantize needs clusters, the colours there are")
-
-    def __call__(self, pictures: Picture | Iterable[Picture]) -> dict[str, Tensor]:
-        """A batch of pictures, or of one."""
-        batch = super().__call__(pictures)
-        if not self.do_color_quantize:
-            return batch
-        colours = np.array(self.clusters)
-        ids = [self._nearest(values.numpy(), colours) for values in batch["pixel_values"]]
-        return {"input_ids": torch.from_numpy(np.stack(ids))}
-
-    @staticmethod
-    def _nearest(values: np.ndarray, colours: np.ndarray) -> np.ndarray:
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2 in the reference's order and precision, for the same cluster where two are as near.
-        pixels = values.transpose(1, 2, 0).reshape(-1, 3)
-        length = np.square(pixels).sum(axis=1)[:, None]
-        return (length - 2 * (pixels @ colours.T) + np.square(colours).sum(axis=1)).argmin(axis=1)
-
-    def pictures(self, tokens: Int64[Tensor, "batch pixels"]) -> list[Image.Image]:
-        """The pictures that tokens stand for, size["height"] x size["width"] each."""
-        from PIL import Image
-
-        if "height" not in self.size or tokens.ndim != 2 or tokens.shape[1] != self.size["height"] * self.size["width"]:
-            raise ValueError(f"expected tokens (batch, height width) for {self.size}, got {tuple(tokens.shape)}")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.clusters):
-            raise ValueError(f"tokens of colours are 0 to {len(self.clusters) - 1}; the start token is none")
-        colours = np.array(self.clusters)
-        if self.do_normalize:
-            colours = colours * np.array(self.image_std) + np.array(self.image_mean)
-        if self.do_rescale:
-            colours = colours / self.rescale_factor
-        pixels = colours.round().clip(0, 255).astype(np.uint8)[tokens.cpu().numpy()]
-        return [Image.fromarray(picture.reshape(self.size["height"], self.size["width"], 3)) for picture in pixels]
