@@ -90,6 +90,7 @@ OLD = {
     "clip": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 41, "do_center_crop": True, "crop_size": 31},
     "clip, squares": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 41, "default_to_square": True, "crop_size": 43},
     "deit": {"feature_extractor_type": "DeiTFeatureExtractor", "size": 41, "crop_size": 31, "resample": 3},
+    "blip": {"image_processor_type": "BlipImageProcessor", "do_pad": True, "size": square(29), "size_divisor": 32},
     "detr": {"feature_extractor_type": "DetrFeatureExtractor", "format": "coco_detection", "max_size": 53, "size": 37},
     "detr, no max_size": {"feature_extractor_type": "DetrFeatureExtractor", "size": 17, "pad_and_return_pixel_mask": True},
     "detr, no size": {"feature_extractor_type": "DetrFeatureExtractor", "max_size": 53},

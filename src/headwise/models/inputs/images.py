@@ -90,7 +90,7 @@ SILENT = {
     *("image_processor_type", "video_processor_type", "feature_extractor_type", "processor_class", "auto_map"),
     *("format", "do_convert_annotations", "do_convert_rgb", "default_to_square", "data_format", "input_data_format"),
     *("return_tensors", "device", "disable_grouping", "image_seq_length", "num_frames", "fps", "return_metadata"),
-    "model_input_names",
+    *("model_input_names", "size_divisor"),  # BLIP's files have the latter, and nothing reads it
 }
 
 
