@@ -63,6 +63,7 @@ class DetectionOutput:
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
 
+    @torch.no_grad()
     def detections(self, sizes: Tensor | Sequence[Sequence[int]], threshold: float = 0.5) -> list[Detections]:
         """What is in each picture: of every query the most probable object, p = softmax(logits), where p > threshold.
 

@@ -89,7 +89,6 @@ class DetrConfig(DetectionConfig):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
-    init_std: float = 0.02
     position_embedding_type: Literal["sine", "learned"] = "sine"
     auxiliary_loss: bool = False
 

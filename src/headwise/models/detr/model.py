@@ -16,7 +16,7 @@ from headwise.attention.masks import Mask
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import sinusoids
 from headwise.blocks.feed_forward import FeedForward, activation
-from headwise.blocks.layers import Hidden, Layer, PostNorm, Stack, normal_
+from headwise.blocks.layers import Hidden, Layer, PostNorm, Stack
 from headwise.models.detection import MLP, DetectionOutput, set_loss
 from headwise.models.detr.config import DetrConfig
 from headwise.models.detr.resnet import ResNet
@@ -67,6 +67,8 @@ class LearnedPositions(nn.Module):
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         self.row, self.column = nn.Embedding(MOST, embed_dim // 2), nn.Embedding(MOST, embed_dim // 2)
+        for table in (self.row, self.column):
+            nn.init.uniform_(table.weight)
 
     def forward(self, real: Bool[Tensor, "batch rows columns"]) -> Float[Tensor, "batch rows columns embed_dim"]:
         _, rows, columns = real.shape
@@ -94,8 +96,11 @@ class DetrForObjectDetection(nn.Module):
         self.encoder = self._stack(config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim, cross=False)
         self.decoder = self._stack(config.decoder_layers, config.decoder_attention_heads, config.decoder_ffn_dim, cross=True)
         self.class_labels_classifier, self.bbox_predictor = nn.Linear(width, config.num_labels + 1), MLP(width, 4)
-        normal_(self, config.init_std)
-        self.backbone.reset_parameters()
+        # As its authors begin (and queries from N(0, 1), torch's choice). The reference has N(0, 0.02^2) everywhere, with which
+        # queries are all but one, and find one object together.
+        for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def _stack(self, num_layers: int, num_heads: int, hidden_dim: int, cross: bool) -> Stack:
         config = self.config
