@@ -93,6 +93,7 @@ OLD = {
     "blip": {"image_processor_type": "BlipImageProcessor", "do_pad": True, "size": square(29), "size_divisor": 32},
     "detr": {"feature_extractor_type": "DetrFeatureExtractor", "format": "coco_detection", "max_size": 53, "size": 37},
     "detr, no max_size": {"feature_extractor_type": "DetrFeatureExtractor", "size": 17, "pad_and_return_pixel_mask": True},
+    "detr, no mask": {"feature_extractor_type": "DetrFeatureExtractor", "size": 17, "pad_and_return_pixel_mask": False},
     "detr, no size": {"feature_extractor_type": "DetrFeatureExtractor", "max_size": 53},
     "detr, both": {
         "image_processor_type": "DetrImageProcessor",
@@ -200,6 +201,7 @@ def test_padding_by_hand():
 @example(height=480, width=640, side=800, longest=1333)
 @example(height=1333, width=800, side=800, longest=1333)
 @example(height=1067, width=800, side=801, longest=1066)
+@example(height=1075, width=29, side=664, longest=1057)
 @example(height=64, width=64, side=800, longest=333)
 def test_sizes_in_proportion_are_the_references(height, width, side, longest):
     both = {"shortest_edge": side, "longest_edge": longest}
@@ -351,6 +353,17 @@ def test_nearest_colours_are_the_references():
     settings = {"size": square(41), "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     pictures = [make(41, 41), make(31, 41, "L").convert("RGB"), Image.new("RGB", (3, 3), (16, 48, 144))]
     same(ColourTokens(clusters=clusters, **settings), ImageGPTImageProcessorPil(clusters=clusters, **settings), pictures)
+
+
+def test_a_hair_between_two_colours():
+    """Two clusters opposite each other around a pixel: rounding decides, ours as the reference's."""
+    random = np.random.default_rng(5)
+    for _ in range(97):
+        pixel = random.integers(0, 256, (1, 1, 3), dtype=np.uint8)
+        value, aside = pixel.reshape(3) / np.float32(255) * 2 - 1, random.uniform(-1, 1, 3)
+        settings = {"clusters": [[*(value + aside)], [*(value - aside)]], "do_resize": False}
+        reference = ImageGPTImageProcessorPil(**settings)
+        same(ColourTokens(**settings), reference, [Image.fromarray(pixel)])
 
 
 def test_colours_come_back_as_pictures():
