@@ -492,6 +492,8 @@ def test_parameters_of_the_published_size(name):
     ("entries", "message"),
     [
         ({"backbone": "vit_small"}, "backbone: expected one of resnet18, .*; got 'vit_small'"),
+        ({"backbone_config": {"model_type": "timm_backbone", "backbone": ["resnet50"]}}, "backbone: expected one of"),
+        ({"backbone_kwargs": {"in_chans": 0}}, "num_channels: expected an integer from 1"),
         ({"backbone_config": {"model_type": "swin"}}, "got 'swin'"),
         ({"backbone_config": {"model_type": "resnet"}, "dilation": True}, "dilation True"),
         ({"use_timm_backbone": False, "backbone": "microsoft/resnet-50"}, "got None, backbone 'microsoft/resnet-50'"),
@@ -514,6 +516,25 @@ def test_parameters_of_the_published_size(name):
 def test_a_backbone_we_do_not_know_is_refused(entries, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr", **entries}), "utf-8")
     with pytest.raises(CheckpointError, match=f"makes no DetrForObjectDetection: .*{message}"):
+        hw.load(tmp_path)
+
+
+def test_a_configuration_is_written_as_it_was_read(tmp_path):
+    for number, system in enumerate(SYSTEMS):
+        theirs, ours = tmp_path / f"theirs {number}", tmp_path / f"ours {number}"
+        tiny.reference(system.name, **system.changes).save_pretrained(theirs)
+        hw.save(hw.load(theirs), ours)
+        read, wrote = (json.loads((folder / "config.json").read_text("utf-8")) for folder in (theirs, ours))
+        assert {name: wrote[name] for name in read} == read
+        assert all(type(wrote[name]) is type(read[name]) for name in read)  # the reference takes no 5.0 for 5
+
+
+def test_more_layers_than_a_file_has_tensors_are_refused_before_they_are_built(tmp_path):
+    assert DetrConfig().depth == 6 + 6 + 3 + 4 + 6 + 3
+    save_file({"bias": torch.zeros(3)}, tmp_path / "model.safetensors")
+    stages = {"depths": [500, 400], "hidden_sizes": [8, 8], "model_type": "resnet"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr", "backbone_config": stages}), "utf-8")
+    with pytest.raises(CheckpointError, match="holds 1 tensors, too few for 912 layers"):
         hw.load(tmp_path)
 
 

@@ -139,7 +139,7 @@ class DetrConfig(DetectionConfig):
 
     def _of_timm(self, given: Mapping[str, Any]) -> ResNetConfig:
         named = given.get("backbone", self.backbone) or "resnet50"
-        name = named.split(".")[0] if isinstance(named, str) else named  # what follows names the training
+        name = str(named).split(".")[0]  # what follows names the training
         if name not in TIMM:
             raise ValueError(f"backbone: expected one of {', '.join(TIMM)}; got {named!r}")
         said = {**given, **(self.backbone_kwargs or {})}
