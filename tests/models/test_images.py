@@ -30,6 +30,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil, get_size_with_aspect_ratio_yolos
 
 from headwise.models.checkpoint.folder import CheckpointError
+from headwise.models.detr import DetrConfig, DetrForObjectDetection
 from headwise.models.imagegpt.config import ImageGPTConfig
 from headwise.models.imagegpt.model import ImageGPTForCausalImageModeling
 from headwise.models.inputs.images import (
@@ -46,6 +47,7 @@ from headwise.models.videomae.config import VideoMAEConfig
 from headwise.models.videomae.model import VideoMAEForVideoClassification
 from headwise.models.vit.config import ViTConfig
 from headwise.models.vit.model import ViTForImageClassification
+from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
 COLOURS = np.random.default_rng(7).uniform(-1, 1, (23, 3)).tolist()
 SHAPES = [(61, 23), (29, 71), (37, 37), (1, 53), (43, 1), (5, 211), (1, 1), (31, 41)]  # height, width
@@ -390,6 +392,22 @@ def test_models_take_what_comes_out():
     config = ImageGPTConfig(vocab_size=24, n_positions=35, n_embd=8, n_layer=1, n_head=2)
     tokens = ColourTokens(clusters=COLOURS, size={"height": 5, "width": 7})
     assert ImageGPTForCausalImageModeling(config).eval()(**tokens([make(31, 41)])).logits.shape == (1, 35, 23)
+
+
+@torch.no_grad()
+def test_detectors_take_pictures_and_labels():
+    pictures = [make(31, 41), make(61, 23)]
+    labels = [boxes_relative([[3.0, 5.0, 19.0, 23.0]], [1], height=picture.height, width=picture.width) for picture in pictures]
+    small = {"num_attention_heads": 2, "intermediate_size": 8, "num_detection_tokens": 3}
+    yolos = YolosForObjectDetection(
+        YolosConfig(**small, hidden_size=8, num_hidden_layers=2, image_size=32, patch_size=16)
+    ).eval()
+    both = {"shortest_edge": 32, "longest_edge": 64}
+    assert yolos(**YolosImages(size=both)(pictures), labels=labels).loss.isfinite()
+    stages = {"embedding_size": 4, "hidden_sizes": [4, 4, 4, 8], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    config = DetrConfig(**heads, d_model=8, encoder_layers=1, decoder_layers=1, use_timm_backbone=False, backbone_config=stages)
+    assert DetrForObjectDetection(config).eval()(**DetrImages(size=both)(pictures), labels=labels).loss.isfinite()
 
 
 def test_boxes_are_the_references():

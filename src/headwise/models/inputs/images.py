@@ -8,7 +8,7 @@ A picture is one of
     a path (str or Path)      turned upright by its EXIF mark, transparency dropped, the first frame of several
     a PIL picture             of any mode, as it stands; what is transparent comes to lie on white
     a uint8 array or tensor   (height, width) grey, or (height, width, channels) with 1, 3 (RGB) or 4 (RGBA) channels
-A film is a list of pictures of one size, its frames in order, or a uint8 array (frames, height, width, channels). All become
+A film is a list of pictures, its frames in order, or a uint8 array (frames, height, width, channels). Every picture becomes
 RGB, or grey where image_mean has one number. Of 16-bit grey the upper eight bits count, as PIL reads 16-bit colour (PIL's own
 conversion, and so transformers', makes everything above 255 white).
 
