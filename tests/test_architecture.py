@@ -73,6 +73,11 @@ backends = ('formula', 'sdpa', 'blocks', 'flex')
 cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
+diffusion.DDIM(steps=50, eta=0.0, clip=None)
+diffusion.DDPM(steps=250, clip=None)
+diffusion.Schedule(steps=1000, beta_start=0.0001, beta_end=0.02)
+diffusion.loss(model, clean, class_labels, *, timestep=None, noise=None, label_dropout=0.1, schedule=None)
+diffusion.sample(model, class_labels, *, sampler=None, guidance_scale=4.0, seed=None, schedule=None)
 gates(model, values)
 generate(model, input_ids, attention_mask=None, *, search=None, max_new_tokens=128, \
 cache=<class 'headwise.attention.cache.Growing'>)
@@ -105,6 +110,7 @@ which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=No
 """
 IN_MODULES = {
     "cache": ("Cross", "Fixed", "Growing"),
+    "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),
     "generation": ("Beam", "Greedy", "Sample"),
     "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),

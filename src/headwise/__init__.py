@@ -34,6 +34,8 @@ MODELS
     tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts), and labels or not)
     image_processor(folder)         the checkpoint's way with pictures and films: model(**images(pictures))
     generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
+    diffusion                       sample(model, class_labels) draws, loss(model, pictures, class_labels) trains a model that
+                                    does; DDPM, DDIM: how noise is taken away; Schedule: how much of it there is
 
 What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are
 computed in at least float32; query head h uses key-value head h // (num_heads // num_kv_heads); a wrong call raises
@@ -48,7 +50,7 @@ from headwise.attention.module import MultiHeadAttention, Scores
 from headwise.insight.gates import gates
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
-from headwise.models import generation
+from headwise.models import diffusion, generation
 from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import generate
 from headwise.models.inputs.images import image_processor
@@ -62,6 +64,7 @@ __all__ = [
     "attention_weights",
     "backends",
     "cache",
+    "diffusion",
     "gates",
     "generate",
     "generation",
