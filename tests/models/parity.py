@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,7 @@ class Pair:
             torch.testing.assert_close(
                 self.real(ours), self.real(theirs), **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
             )
+        torch.testing.assert_close(getattr(got, "loss_dict", None), getattr(want, "loss_dict", None), **CLOSE)
 
     def gradients_are_equal(self) -> None:
         """Those of every parameter, written and compared as if they were weights."""
@@ -145,6 +147,9 @@ class Pair:
         wrote, read = (load_file(self.folder / whose / "model.safetensors") for whose in ("ours", "theirs"))
         assert wrote.keys() == read.keys()
         assert all(torch.equal(wrote[name], read[name]) for name in read)
+        said, kept = (json.loads((self.folder / whose / "config.json").read_text("utf-8")) for whose in ("theirs", "ours"))
+        assert {name: kept[name] for name in said} == said
+        assert all(type(kept[name]) is type(said[name]) for name in said)  # 5 is not 5.0 to the reference
         again, info = type(self.reference).from_pretrained(
             self.folder / "ours", attn_implementation="eager", output_loading_info=True
         )

@@ -1,28 +1,21 @@
 """Detectors: boxes, matching and loss are the reference's; YOLOS and DETR are the published ones, in every layout of files."""
 
 import json
-from functools import partial
 from itertools import permutations
 from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
-from parity import CLOSE, Pair, System
+from parity import CLOSE, Pair
 from safetensors.torch import load_file, save_file
-from test_systems import (  # noqa: F401 - here once more, for the pair below
-    test_a_quantised_checkpoint_is_refused,
-    test_at_most_four_files_are_on_the_stack_at_the_softmax,
-    test_compiled_is_one_graph,
-    test_heads_are_seen_measured_and_silenced,
-)
+from test_parity import OBJECTS, RESNET, SYSTEMS
 
 import headwise as hw
 from headwise.models.checkpoint.folder import CheckpointError
 from headwise.models.detection import DetectionConfig, DetectionOutput, corners, giou, match, set_loss
 from headwise.models.detr import DetrConfig, DetrForObjectDetection, ResNetConfig
 from headwise.models.detr.resnet import ResNet
-from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
 CONFIG = DetectionConfig(id2label={str(i): str(i) for i in range(4)}, class_cost=2, bbox_cost=3, bbox_loss_coefficient=4)
 
@@ -179,103 +172,25 @@ def test_detections_are_those_of_the_references_processor(dtype):
 
 # ---- The models
 
-OBJECTS = {
-    "labels": [
-        {"class_labels": torch.tensor([1, 0]), "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.5], [0.6, 0.5, 0.3, 0.1]])},
-        {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)},
-        {"class_labels": torch.tensor([0, 1, 0, 1, 0, 1, 0]), "boxes": torch.linspace(0.1, 0.9, 28).view(7, 4)},
-    ]
-}
-OF_YOLOS = {"attentions": "encoder.layers.{}.self_attention"}
-OF_DETR = {
-    "encoder_attentions": "encoder.layers.{}.self_attention",
-    "decoder_attentions": "decoder.layers.{}.self_attention",
-    "cross_attentions": "decoder.layers.{}.cross_attention",
-}
-RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 12, 16, 20]}
-BOTTLENECK = RESNET | {"layer_type": "bottleneck", "depths": [2, 1, 1, 2], "out_features": ["stage2", "stage4"]}
-EARLY = RESNET | {"layer_type": "bottleneck", "depths": [1, 2, 1, 1], "out_indices": [4], "hidden_act": "silu"}
-EARLY |= {"downsample_in_first_stage": True, "downsample_in_bottleneck": True}
-COSTS = {"class_cost": 3, "bbox_cost": 1, "giou_cost": 4, "bbox_loss_coefficient": 2, "giou_loss_coefficient": 3}
-SYSTEMS = [
-    System("YolosForObjectDetection", OBJECTS, OF_YOLOS),
-    System(
-        "YolosForObjectDetection",
-        OBJECTS,
-        OF_YOLOS,
-        {"use_mid_position_embeddings": False, "qkv_bias": False, "num_labels": 4, "image_size": [24, 40], **COSTS},
-    ),
-    System(
-        "YolosForObjectDetection", OBJECTS, OF_YOLOS, {"num_hidden_layers": 3, "hidden_act": "relu", "eos_coefficient": 0.4}
-    ),
-    System("YolosForObjectDetection", OBJECTS, OF_YOLOS, {"num_hidden_layers": 1, "num_detection_tokens": 9}),
-    System("DetrForObjectDetection", OBJECTS, OF_DETR),
-    System("DetrForObjectDetection", OBJECTS, OF_DETR, {"backbone_config": BOTTLENECK, "num_labels": 4, **COSTS}),
-    System("DetrForObjectDetection", OBJECTS, OF_DETR, {"backbone_config": EARLY, "num_queries": 9, "decoder_layers": 1}),
-    System("DetrForObjectDetection", OBJECTS, OF_DETR, {"auxiliary_loss": True, "decoder_layers": 3}),
-    System(
-        "DetrForObjectDetection",
-        OBJECTS,
-        OF_DETR,
-        {"position_embedding_type": "learned", "activation_function": "gelu", "decoder_attention_heads": 2},
-    ),
-]
 
-
-def reference(**changes):
-    """The reference's DETR, with features of order 1: what convolutions of random numbers make of a picture is a thousand times
-    that, and then softmax is a step and its gradient the rounding error of the scores."""
-    model = tiny.reference("DetrForObjectDetection", **changes)
-    with torch.no_grad():
-        for module in model.model.backbone.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.weight.mul_(4 / module.weight[0].numel() ** 0.5)
-    return model
-
-
-class QuietPair(Pair):
-    """With features of order 1 into DETR's encoder."""
-
-    def __init__(self, system, folder):
-        self.system, self.folder = system, folder
-        quiet = system.name == "DetrForObjectDetection"
-        self.reference = (reference if quiet else partial(tiny.reference, system.name))(**system.changes)
-        self.reference.save_pretrained(folder / "theirs")
-        self.ours = hw.load(folder / "theirs")
-
-    def real(self, x):
-        if self.system.changes.get("backbone_config") == EARLY and x.dim() > 1 and x.shape[1] == 4:
-            return x[tiny.inputs(self.system.name)["pixel_mask"][:, ::48, ::64].flatten(1).bool()]  # halved once more
-        return super().real(x)
-
-
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: "-".join([system.name, *system.changes]))
-def test_parity(system, tmp_path):
-    pair = QuietPair(system, tmp_path)
-    pair.outputs_are_equal()
-    inputs = system.training_inputs()
-    torch.testing.assert_close(pair.ours(**inputs).loss_dict, pair.reference(**inputs).loss_dict, **CLOSE)
-    pair.weights_are_equal()
-    pair.goes_back()
-    pair.gradients_are_equal()
-
-
-@pytest.mark.parametrize(
-    "system", [SYSTEMS[0], SYSTEMS[4], SYSTEMS[7]], ids=lambda system: "-".join([system.name, *system.changes])
+YOLOS, DETR, LEARNED = (
+    next(system for system in SYSTEMS if system.name == name and all(change in system.changes for change in changes))
+    for name, changes in (
+        ("YolosForObjectDetection", ()),
+        ("DetrForObjectDetection", ()),
+        ("DetrForObjectDetection", ("position_embedding_type",)),
+    )
 )
-def test_dropout_draws_the_same_numbers(system, tmp_path, monkeypatch):
-    monkeypatch.setattr("parity.Pair", QuietPair)  # which makes another
-    QuietPair(system, tmp_path).training_is_equal()
 
 
-@pytest.fixture(params=[SYSTEMS[0], SYSTEMS[4]], ids=str)
+@pytest.fixture(params=[YOLOS, DETR], ids=str)
 def pair(request, tmp_path):
-    return QuietPair(request.param, tmp_path)
+    return Pair(request.param, tmp_path)
 
 
 @pytest.mark.parametrize("size", [(40, 24), (24, 64), (33, 50), (8, 8)])
 def test_yolos_reads_pictures_of_any_size(size, tmp_path):
-    pair, pixels = QuietPair(SYSTEMS[0], tmp_path), torch.randn(2, 3, *size)
+    pair, pixels = Pair(YOLOS, tmp_path), torch.randn(2, 3, *size)
     labels = OBJECTS["labels"][::2]
     results = []
     for model, names in (
@@ -290,7 +205,7 @@ def test_yolos_reads_pictures_of_any_size(size, tmp_path):
 
 @torch.no_grad()
 def test_detr_does_not_see_what_pads_a_picture(tmp_path):
-    model = QuietPair(SYSTEMS[4], tmp_path).ours
+    model = Pair(DETR, tmp_path).ours
     inputs = tiny.inputs("DetrForObjectDetection")
     batch = model(**inputs)
     alone = model(inputs["pixel_values"][:1])  # the first has no padding
@@ -373,7 +288,7 @@ def timm(tmp_path_factory):
     """A folder in the layout of facebook/detr-resnet-50, with ResNet-18, and the reference's model of the same numbers."""
     shape = RESNET | {"hidden_sizes": [64, 128, 256, 512], "embedding_size": 64, "depths": [2, 2, 2, 2], "layer_type": "basic"}
     folder = tmp_path_factory.mktemp("timm")
-    theirs = reference(backbone_config=shape)
+    theirs = tiny.reference("DetrForObjectDetection", backbone_config=shape)
     theirs.save_pretrained(folder)
     weights = {as_timm(name): x for name, x in load_file(folder / "model.safetensors").items()}
     weights["model.backbone.conv_encoder.model.bn1.num_batches_tracked"] = torch.tensor(7)
@@ -465,28 +380,6 @@ def test_the_stem_and_the_first_stage_stay_as_they_are(timm):
         assert not any("norm" in name for name, _ in model.backbone.named_parameters())
 
 
-# ---- Configurations and calls
-
-LABELS = {"id2label": {str(i): str(i) for i in range(91)}}
-SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
-WIDE = {"image_size": [800, 1344]}
-YOLOS_TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "image_size": [800, 1333]}
-SIZES = {
-    "yolos-tiny": (YolosForObjectDetection, YolosConfig(**YOLOS_TINY, use_mid_position_embeddings=False, **LABELS), 6_488_736),
-    "yolos-small": (YolosForObjectDetection, YolosConfig(**SMALL, **LABELS), 30_684_768),
-    "yolos-base": (YolosForObjectDetection, YolosConfig(**WIDE, **LABELS), 127_798_368),
-    "detr-resnet-50": (DetrForObjectDetection, DetrConfig(**LABELS), 41_524_768),
-}
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_parameters_of_the_published_size(name):
-    make, config, count = SIZES[name]
-    with torch.device("meta"):
-        model = make(config)
-    assert sum(x.numel() for x in model.parameters()) == count
-
-
 @pytest.mark.nohook
 @pytest.mark.parametrize(
     ("entries", "message"),
@@ -519,16 +412,6 @@ def test_a_backbone_we_do_not_know_is_refused(entries, message, tmp_path):
         hw.load(tmp_path)
 
 
-def test_a_configuration_is_written_as_it_was_read(tmp_path):
-    for number, system in enumerate(SYSTEMS):
-        theirs, ours = tmp_path / f"theirs {number}", tmp_path / f"ours {number}"
-        tiny.reference(system.name, **system.changes).save_pretrained(theirs)
-        hw.save(hw.load(theirs), ours)
-        read, wrote = (json.loads((folder / "config.json").read_text("utf-8")) for folder in (theirs, ours))
-        assert {name: wrote[name] for name in read} == read
-        assert all(type(wrote[name]) is type(read[name]) for name in read)  # the reference takes no 5.0 for 5
-
-
 def test_more_layers_than_a_file_has_tensors_are_refused_before_they_are_built(tmp_path):
     assert DetrConfig().depth == 6 + 6 + 3 + 4 + 6 + 3
     save_file({"bias": torch.zeros(3)}, tmp_path / "model.safetensors")
@@ -546,7 +429,7 @@ def test_yolos_auxiliary_loss_is_refused(tmp_path):
 
 @pytest.mark.nohook
 def test_a_wrong_picture_is_refused_with_a_sentence(tmp_path):
-    model = QuietPair(SYSTEMS[8], tmp_path).ours
+    model = Pair(LEARNED, tmp_path).ours
     with pytest.raises(ValueError, match=r"pixel_values: expected \(batch, 3 channels, height, width\); got \(1, 4, 64, 64\)"):
         model(torch.ones(1, 4, 64, 64))
     with pytest.raises(ValueError, match=r"pixel_mask: expected \(1, 64, 64\), 1 = a real pixel; got \(1, 2, 2\)"):

@@ -20,6 +20,18 @@ TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop": "
 COLOURS = {"labels": SOURCE.clamp(max=15)}
 CLASSES, NUMBERS = {"labels": torch.tensor([4, 0, 3])}, {"labels": torch.tensor([0.5, -1.0, 2.0])}
 
+OBJECTS = {
+    "labels": [
+        {"class_labels": torch.tensor([1, 0]), "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.5], [0.6, 0.5, 0.3, 0.1]])},
+        {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)},
+        {"class_labels": torch.tensor([0, 1, 0, 1, 0, 1, 0]), "boxes": torch.linspace(0.1, 0.9, 28).view(7, 4)},
+    ]
+}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 12, 16, 20]}
+BOTTLENECK = RESNET | {"layer_type": "bottleneck", "depths": [2, 1, 1, 2], "out_features": ["stage2", "stage4"]}
+EARLY = RESNET | {"layer_type": "bottleneck", "depths": [1, 2, 1, 1], "out_indices": [4], "hidden_act": "silu"}
+EARLY |= {"downsample_in_first_stage": True, "downsample_in_bottleneck": True}
+COSTS = {"class_cost": 3, "bbox_cost": 1, "giou_cost": 4, "bbox_loss_coefficient": 2, "giou_loss_coefficient": 3}
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -76,6 +88,27 @@ SYSTEMS = [
         NUMBERS,
         OF_VISION,
         {"image_size": [16, 48], "patch_size": [4, 8], "qkv_bias": False, "num_labels": 1, "hidden_act": "quick_gelu"},
+    ),
+    System("YolosForObjectDetection", OBJECTS, OF_VISION),
+    System(
+        "YolosForObjectDetection",
+        OBJECTS,
+        OF_VISION,
+        {"use_mid_position_embeddings": False, "qkv_bias": False, "num_labels": 4, "image_size": [24, 40], **COSTS},
+    ),
+    System(
+        "YolosForObjectDetection", OBJECTS, OF_VISION, {"num_hidden_layers": 3, "hidden_act": "relu", "eos_coefficient": 0.4}
+    ),
+    System("YolosForObjectDetection", OBJECTS, OF_VISION, {"num_hidden_layers": 1, "num_detection_tokens": 9}),
+    System("DetrForObjectDetection", OBJECTS, OF_BOTH),
+    System("DetrForObjectDetection", OBJECTS, OF_BOTH, {"backbone_config": BOTTLENECK, "num_labels": 4, **COSTS}),
+    System("DetrForObjectDetection", OBJECTS, OF_BOTH, {"backbone_config": EARLY, "num_queries": 9, "decoder_layers": 1}),
+    System("DetrForObjectDetection", OBJECTS, OF_BOTH, {"auxiliary_loss": True, "decoder_layers": 3}),
+    System(
+        "DetrForObjectDetection",
+        OBJECTS,
+        OF_BOTH,
+        {"position_embedding_type": "learned", "activation_function": "gelu", "decoder_attention_heads": 2},
     ),
     System("VideoMAEForVideoClassification", CLASSES, OF_VISION),
     System("VideoMAEForVideoClassification", CLASSES, OF_VISION, {"use_mean_pooling": False, "qv_bias": False}),

@@ -15,6 +15,8 @@ import headwise as hw
 from headwise.attention import backends, formula
 from headwise.insight.observe import attention_modules
 from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
+from headwise.models.detr import DetrConfig, DetrForObjectDetection
+from headwise.models.dit import DiTConfig, DiTTransformer2DModel
 from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from headwise.models.imagegpt import ImageGPTConfig, ImageGPTForCausalImageModeling
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
@@ -23,6 +25,7 @@ from headwise.models.t5 import T5Config, T5ForConditionalGeneration
 from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
 from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from headwise.models.vit import ViTConfig, ViTForImageClassification
+from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
 LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 OPUS = MarianConfig(
@@ -47,7 +50,9 @@ SMOL = LlamaConfig(
     num_key_value_heads=3,
     tie_word_embeddings=True,
 )
-IMAGENET, KINETICS = ({"id2label": {str(i): str(i) for i in range(labels)}} for labels in (1000, 400))
+IMAGENET, KINETICS, COCO = ({"id2label": {str(i): str(i) for i in range(labels)}} for labels in (1000, 400, 91))
+YOLOS_TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "image_size": [800, 1333]}
+YOLOS_SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 VIT_LARGE = ViTConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **IMAGENET)
 # Parameters of the published models, tied ones counted once.
 SIZES = {
@@ -66,6 +71,11 @@ SIZES = {
     "SmolLM2-135M": (LlamaForCausalLM, SMOL, 134_515_008),
     "ViT-B/16": (ViTForImageClassification, ViTConfig(**IMAGENET), 86_567_656),
     "ViT-L/16": (ViTForImageClassification, VIT_LARGE, 304_326_632),
+    "yolos-tiny": (YolosForObjectDetection, YolosConfig(use_mid_position_embeddings=False, **YOLOS_TINY, **COCO), 6_488_736),
+    "yolos-small": (YolosForObjectDetection, YolosConfig(**YOLOS_SMALL, **COCO), 30_684_768),
+    "yolos-base": (YolosForObjectDetection, YolosConfig(image_size=[800, 1344], **COCO), 127_798_368),
+    "detr-resnet-50": (DetrForObjectDetection, DetrConfig(**COCO), 41_524_768),  # without its frozen norms
+    "DiT-XL/2": (DiTTransformer2DModel, DiTConfig(out_channels=8), 749_826_464),
     "imagegpt-small": (ImageGPTForCausalImageModeling, ImageGPTConfig(), 76_682_240),
     "imagegpt-medium": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1024, n_layer=36), 455_489_536),
     "imagegpt-large": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1536, n_layer=48, n_head=16), 1_362_914_304),

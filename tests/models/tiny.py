@@ -155,6 +155,10 @@ def _values(module: str, name: str, shape: torch.Size, generator: torch.Generato
     noise = torch.randn(shape, generator=generator)
     if name == "running_mean":
         return 0.3 * noise
+    if module == "Conv2d":
+        # Features of order 1: many convolutions one after the other would make them thousands, softmax a step, and its gradient
+        # the rounding of the scores.
+        return noise / shape[1:].numel() ** 0.5
     return float("Norm" in module and name == "weight") + 0.25 * noise
 
 
@@ -176,7 +180,10 @@ def rows(name: str, **changes: Any) -> dict[int, Tensor]:
     if name in _CONVOLUTIONS:
         masks[0] = keep(tuple(_shortened(int(length), _CONVOLUTIONS[name]) for length in masks[0].sum(-1)))
     if "pixel_mask" in batch:
-        masks = [batch["pixel_mask"][:, ::32, ::32].flatten(1).bool()]  # one row for every 32 x 32 pixels
+        side = 64 if configuration(name, **changes).backbone_config.downsample_in_first_stage else 32
+        height, width = batch["pixel_mask"].shape[1:]
+        down, right = (torch.arange(-(-size // side)) * size // -(-size // side) for size in (height, width))
+        masks = [batch["pixel_mask"][:, down][:, :, right].flatten(1).bool()]  # one row for every side x side pixels
     return {mask.shape[1]: mask for mask in masks}
 
 
