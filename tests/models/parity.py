@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ class System:
     """A published class at a tiny size: changes of its configuration, what is asked of its loss, and where the attention
     weights that it returns are found in our model ("{}" = the layer).
 
-    kept: modules of the reference that weights pass and no output holds, and where those are found in ours. undrawn: rates of
-    dropout that the reference's configuration cannot take.
+    kept: methods of the reference that return weights which no output holds, and where those are found in ours. undrawn: rates
+    of dropout that the reference's configuration cannot take. loss: of a model, if not what it says itself.
     """
 
     name: str
@@ -33,6 +35,7 @@ class System:
     changes: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     undrawn: tuple[str, ...] = ()
+    loss: Callable[..., Tensor] = lambda model, **inputs: model(**inputs).loss
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.changes.items())])
@@ -44,6 +47,10 @@ class System:
     def inputs(self) -> dict[str, Tensor]:
         """A padded batch."""
         return tiny.inputs(self.name, **self.changes)
+
+    def wishes(self, *names: str) -> dict[str, bool]:
+        """What the reference is asked to return besides, where it can be asked."""
+        return {} if tiny.of_diffusers(self.name) else dict.fromkeys(names, True)
 
     def training_inputs(self) -> dict[str, Any]:
         """With what is asked; a decoder's input is left to the model, which shifts the labels."""
@@ -57,6 +64,12 @@ def outputs(output: Any) -> dict[str, Tensor]:
     return {name: x for name, x in found.items() if isinstance(x, Tensor) and name != "loss"}
 
 
+def stored(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder, however its library calls the file."""
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
 class Pair:
     """The reference's model, and ours read from what the reference wrote."""
 
@@ -68,11 +81,16 @@ class Pair:
 
     def outputs_are_equal(self, reference: nn.Module | None = None) -> None:
         """Everything that ours returns, the loss too, on real rows."""
-        inputs = self.system.inputs() | self.system.asked
+        inputs, losses = self.system.inputs() | self.system.asked, []
         with torch.no_grad():
-            want, got = (reference or self.reference)(**inputs, output_hidden_states=True), self.ours(**inputs)
+            want = (reference or self.reference)(**inputs, **self.system.wishes("output_hidden_states"))
+            got = self.ours(**inputs)
+            for model in (reference or self.reference, self.ours):
+                torch.manual_seed(0)  # where the loss draws
+                losses.append(self.system.loss(model, **inputs))
+        torch.testing.assert_close(*losses, **CLOSE)
         assert outputs(got)
-        for name, ours in {**outputs(got), "loss": got.loss}.items():
+        for name, ours in outputs(got).items():
             theirs = want.hidden_states[-1] if name == "last_hidden_state" and name not in want else want[name]
             torch.testing.assert_close(
                 self.real(ours), self.real(theirs), **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
@@ -83,12 +101,13 @@ class Pair:
         """Those of every parameter, written and compared as if they were weights."""
         for model in (self.reference, self.ours):
             model.requires_grad_(True)  # a frozen backbone too
-            model(**self.system.training_inputs()).loss.backward()
+            torch.manual_seed(0)
+            self.system.loss(model, **self.system.training_inputs()).backward()
             for parameter in model.parameters():
                 parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         self.reference.save_pretrained(self.folder / "their gradients")
         hw.save(self.ours, self.folder / "our gradients")
-        want, got = (load_file(self.folder / f"{whose} gradients" / "model.safetensors") for whose in ("their", "our"))
+        want, got = (stored(self.folder / f"{whose} gradients") for whose in ("their", "our"))
         assert want.keys() == got.keys()
         for name in want:
             torch.testing.assert_close(got[name], want[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
@@ -103,36 +122,47 @@ class Pair:
         rates = {name: 0.11 + 0.02 * number for number, name in enumerate(names)}
         pair = Pair(replace(self.system, changes=self.system.changes | rates), self.folder / "training")
         losses, states = [], []
-        for model in (pair.reference.train(), pair.ours.train()):
+        for model, train in ((pair.reference, True), (pair.ours, True), (pair.ours, False)):
             torch.manual_seed(0)
-            losses.append(model(**self.system.training_inputs()).loss.detach())
+            losses.append(self.system.loss(model.train(train), **self.system.training_inputs()).detach())
             states.append(torch.get_rng_state())
         torch.testing.assert_close(losses[1], losses[0], **CLOSE)
-        assert torch.equal(*states)
-        with torch.no_grad():
-            assert losses[0] != pair.reference.eval()(**self.system.training_inputs()).loss
+        assert torch.equal(*states[:2])
+        assert losses[0] != losses[2]
 
     def weights_are_equal(self) -> None:
         """The attention weights of every layer, recomputed by us from queries, keys and rules."""
-        inputs, modules = self.system.inputs(), dict(self.reference.named_modules())
-        theirs: dict[str, Tensor] = {}
-        for name, address in self.system.kept.items():
-            for layer in range(self.reference.config.num_hidden_layers):
-                keep = partial(lambda at, module, given, weights: theirs.update({at: weights}), address.format(layer))
-                modules[name.format(layer)].register_forward_hook(keep)
+        inputs, theirs = self.system.inputs(), dict[str, Tensor]()
+        for path, address in self.system.kept.items():
+            self._keep(path, address, theirs)
         with torch.no_grad(), hw.observe(self.ours) as record:
             self.ours(**inputs)
-            returned = self.reference(**inputs, output_attentions=True)
+            returned = self.reference(**inputs, **self.system.wishes("output_attentions"))
         for output, address in self.system.attentions.items():
             theirs |= {address.format(layer): weights for layer, weights in enumerate(returned[output])}
         assert sorted(theirs) == sorted(record)
         for address, want in theirs.items():
-            ours = record[address].weights().flatten(0, -4)  # the reference has one batch axis
+            ours = record[address].weights()
+            ours = ours if want.dim() < 4 else ours.flatten(0, -4)  # the reference has one batch axis, or it and heads as one
+            want = want.view_as(ours)
             torch.testing.assert_close(self.real(ours.transpose(1, 2)), self.real(want.transpose(1, 2)), **CLOSE)
+
+    def _keep(self, path: str, address: str, kept: dict[str, Tensor]) -> None:
+        """From now on what a method of every layer returns is kept, under our address."""
+        owners, method = path.rpartition(".")[::2]
+        modules = dict(self.reference.named_modules())
+        for layer in takewhile(lambda layer: owners.format(layer) in modules, count()):
+            module, at = modules[owners.format(layer)], address.format(layer)
+
+            def keeping(original: Any, at: str, *given: Any) -> Tensor:
+                kept[at] = original(*given)
+                return kept[at]
+
+            setattr(module, method, partial(keeping, getattr(module, method), at))
 
     def generated_tokens_are_equal(self) -> None:
         """The most probable ones, ours by steps with a cache."""
-        if not self.reference.can_generate():
+        if tiny.of_diffusers(self.system.name) or not self.reference.can_generate():
             return
         ids, ends = self.system.inputs()["input_ids"][:, :3], self.reference.generation_config.eos_token_id
         self.reference.generation_config.forced_eos_token_id = None  # a wish about the limit, which we leave out
@@ -144,17 +174,20 @@ class Pair:
     def goes_back(self) -> None:
         """What we write, the reference reads without a word, and gives the same."""
         hw.save(self.ours, self.folder / "ours")
-        wrote, read = (load_file(self.folder / whose / "model.safetensors") for whose in ("ours", "theirs"))
+        wrote, read = (stored(self.folder / whose) for whose in ("ours", "theirs"))
         assert wrote.keys() == read.keys()
         assert all(torch.equal(wrote[name], read[name]) for name in read)
         said, kept = (json.loads((self.folder / whose / "config.json").read_text("utf-8")) for whose in ("theirs", "ours"))
         assert {name: kept[name] for name in said} == said
         assert all(type(kept[name]) is type(said[name]) for name in said)  # 5 is not 5.0 to the reference
-        again, info = type(self.reference).from_pretrained(
-            self.folder / "ours", attn_implementation="eager", output_loading_info=True
-        )
+        self.outputs_are_equal(self.read_by_reference(self.folder / "ours"))
+
+    def read_by_reference(self, folder: Path) -> nn.Module:
+        """Without a word: nothing missing, nothing too many."""
+        how = {"low_cpu_mem_usage": False} if tiny.of_diffusers(self.system.name) else {"attn_implementation": "eager"}
+        model, info = type(self.reference).from_pretrained(folder, output_loading_info=True, **how)
         assert not any(info.values()), info
-        self.outputs_are_equal(again.eval())
+        return model.eval()
 
     def real(self, x: Tensor) -> Tensor:
         """The rows of x (batch, length, ...) that are no padding."""

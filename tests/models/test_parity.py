@@ -4,6 +4,8 @@ import pytest
 import torch
 from parity import Pair, System
 
+import headwise as hw
+
 OF_DECODER = {"attentions": "decoder.layers.{}.self_attention"}
 OF_BERT = {"attentions": "bert.encoder.layers.{}.self_attention"}
 OF_BOTH = {
@@ -16,7 +18,14 @@ SOURCE = torch.tensor([[5, 6, 7, 8, -100, 9, 10], [11, 12, 13, -100, 14, -100, -
 TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, -100, 27, 28, 0, -100], [29, 0, *[-100] * 4]])
 ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
 OF_VISION = {"attentions": "encoder.layers.{}.self_attention"}
-TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop": "encoder.layers.{}.temporal_attention"}
+TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop.forward": "encoder.layers.{}.temporal_attention"}
+SCORES = {"transformer_blocks.{}.attn1.get_attention_scores": "blocks.{}.self_attention"}
+
+
+def noise_loss(model, hidden_states, timestep, class_labels):
+    return hw.diffusion.loss(model, hidden_states.clamp(-1, 1), class_labels, timestep=timestep, label_dropout=0.0)
+
+
 COLOURS = {"labels": SOURCE.clamp(max=15)}
 CLASSES, NUMBERS = {"labels": torch.tensor([4, 0, 3])}, {"labels": torch.tensor([0.5, -1.0, 2.0])}
 
@@ -125,6 +134,17 @@ SYSTEMS = [
         undrawn=("drop_path_rate",),
     ),
     System("ImageGPTForCausalImageModeling", COLOURS, OF_DECODER),
+    System("DiTTransformer2DModel", {}, {}, {}, SCORES, loss=noise_loss),
+    System("DiTTransformer2DModel", {}, {}, {"out_channels": None, "patch_size": 5, "num_layers": 1}, SCORES, loss=noise_loss),
+    System("DiTTransformer2DModel", {}, {}, {"attention_bias": False, "norm_eps": 0.5}, SCORES, loss=noise_loss),
+    System(
+        "DiTTransformer2DModel",
+        {},
+        {},
+        {"activation_fn": "gelu", "norm_elementwise_affine": True},
+        SCORES,
+        loss=noise_loss,
+    ),
     System(
         "ImageGPTForCausalImageModeling",
         COLOURS,

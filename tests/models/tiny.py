@@ -6,6 +6,7 @@ offline, with all weights random: freshly initialised models have zero biases an
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,6 +65,12 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         | {"d_model": 32, "num_queries": 5, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
         | {"backbone_config": _RESNET | {"model_type": "resnet", "out_features": ["stage4"]}},
     ),
+    # Of diffusers, where the class is its own configuration.
+    "DiTTransformer2DModel": (
+        "",
+        {"num_attention_heads": 4, "attention_head_dim": 8, "in_channels": 3, "out_channels": 6, "num_layers": 2}
+        | {"sample_size": 10, "patch_size": 2, "num_embeds_ada_norm": 7, "dropout": 0.0},
+    ),
     "ImageGPTForCausalImageModeling": (
         "ImageGPTConfig",
         {"vocab_size": 17, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4},
@@ -111,20 +118,35 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def of_diffusers(name: str) -> bool:
+    return not TINY[name][0]
+
+
 def configuration(name: str, **changes: Any) -> PreTrainedConfig:
     """The configuration of a tiny model; ``changes`` go over the table's sizes."""
     import transformers  # seconds to import: only where a test really needs it
 
     config_name, sizes = TINY[name]
+    if of_diffusers(name):
+        return SimpleNamespace(model_type=name, is_encoder_decoder=False, **sizes | changes)  # type: ignore[return-value]
     return getattr(transformers, config_name)(**sizes | changes)
 
 
 def reference(name: str, attn_implementation: str = "eager", **changes: Any) -> PreTrainedModel:
     """The published class at a tiny size, in eval mode, with the same random weights at every call."""
-    import transformers
+    if of_diffusers(name):
+        import diffusers
+        from diffusers.models.attention_processor import AttnProcessor
 
-    config = configuration(name, **changes)
-    model = getattr(transformers, name)._from_config(config, attn_implementation=attn_implementation)
+        model = getattr(diffusers, name)(**TINY[name][1] | changes)
+        for block in model.transformer_blocks:
+            block.attn1.set_processor(AttnProcessor())  # the one that forms its weights
+    else:
+        import transformers
+
+        model = getattr(transformers, name)._from_config(
+            configuration(name, **changes), attn_implementation=attn_implementation
+        )
     randomise(model)
     return model.eval()
 
@@ -225,6 +247,12 @@ def _videos(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
     return {"pixel_values": torch.randn(3, config.num_frames, *picture, generator=generator)}
 
 
+def _noisy_images(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    noisy = torch.randn(3, config.in_channels, config.sample_size, config.sample_size, generator=generator)
+    null = config.num_embeds_ada_norm  # the class that stands for none of them
+    return {"hidden_states": noisy, "timestep": torch.tensor([0, 481, 999]), "class_labels": torch.tensor([6, 0, null])}
+
+
 def _images_with_texts(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
     batch = _tokens(config.text_config, generator)
     batch["input_ids"][range(3), [length - 1 for length in LENGTHS]] = config.text_config.eos_token_id  # the pooled place
@@ -253,6 +281,7 @@ _INPUTS = {
     "yolos": _images,
     "detr": _padded_images,
     "clip": _images_with_texts,
+    "DiTTransformer2DModel": _noisy_images,
     "timesformer": _videos,
     "vivit": _videos,
     "videomae": _videos,
