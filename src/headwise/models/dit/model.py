@@ -160,10 +160,10 @@ class DiTTransformer2DModel(nn.Module):
             raise ValueError(f"class_labels: expected integers; got {labels.dtype}")
 
     def _positions(self, cells: int, device: torch.device) -> Float[Tensor, "patches embed_dim"]:
-        """Computed wide and rounded, as published."""
+        """As published: places in float32, their sines and cosines computed wide and rounded."""
         config = self.config
-        places = torch.arange(cells, device=device, dtype=torch.float64) * (config.sample_size // config.patch_size / cells)
-        table = sinusoids(places, config.embed_dim // 2, torch.float64)
+        places = torch.arange(cells, device=device, dtype=torch.float32) / (cells / (config.sample_size // config.patch_size))
+        table = sinusoids(places.double(), config.embed_dim // 2, torch.float64)
         table = torch.cat([table[:, 0::2], table[:, 1::2]], dim=-1)
         return torch.cat([table.repeat(cells, 1), table.repeat_interleave(cells, dim=0)], dim=-1).float()
 
