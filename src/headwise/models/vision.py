@@ -73,7 +73,8 @@ def _pair(size: int | list[int]) -> Size:
 
 
 class Patches(nn.Module):
-    """W p + b for every patch p, row by row: a convolution whose stride is its size. A film's have a depth in frames."""
+    """W p + b for every patch p, row by row: a convolution whose stride is its size. A film's have a depth in frames. Pictures
+    come in any precision: what follows has the weights'."""
 
     def __init__(self, num_channels: int, embed_dim: int, size: tuple[int, ...]) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class Patches(nn.Module):
         if not fits or any(length < least for length, least in zip(pixels.shape[2:], size, strict=True)):
             axes = ("frames, height, width" if len(size) == 3 else "height, width") + f", at least {tuple(size)}"
             raise ValueError(f"pixel_values: expected (batch, {channels} channels, {axes}); got {tuple(pixels.shape)}")
-        return self.projection(pixels).flatten(2).transpose(1, 2)
+        return self.projection(pixels.to(self.projection.weight.dtype)).flatten(2).transpose(1, 2)
 
 
 def learned(config: VisionConfig, *shape: int) -> nn.Parameter:

@@ -120,7 +120,7 @@ class ResNet(nn.Module):
             raise ValueError(
                 f"pixel_values: expected (batch, {self.channels} channels, height, width); got {tuple(pixels.shape)}"
             )
-        x = functional.max_pool2d(self.activation(self.stem(pixels)), 3, 2, 1)
+        x = functional.max_pool2d(self.activation(self.stem(pixels.to(self.stem.convolution.weight.dtype))), 3, 2, 1)
         for stage in self.stages:
             x = stage(x)
         return x
