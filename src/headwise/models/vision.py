@@ -92,7 +92,7 @@ class Patches(nn.Module):
 
 def learned(config: VisionConfig, *shape: int) -> nn.Parameter:
     """What is learned as it stands (tokens, tables of positions), at first N(0, initializer_range^2)."""
-    return nn.Parameter(nn.init.normal_(torch.empty(1, *shape, config.hidden_size), std=config.initializer_range))
+    return nn.Parameter(nn.init.normal_(torch.empty(*shape, config.hidden_size), std=config.initializer_range))
 
 
 def resized(

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headwise.models.inputs.pictures import Picture
 from headwise.models.inputs.processors import ImageProcessor, Number, Size, square
+from headwise.models.inputs.rgb import Picture
 
 if TYPE_CHECKING:
     from PIL import Image

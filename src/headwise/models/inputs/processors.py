@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headwise.models.checkpoint.folder import write_json
-from headwise.models.inputs.pictures import Picture, as_rgb, check_area, listed
+from headwise.models.inputs.rgb import Picture, as_rgb, check_area, listed
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -64,7 +64,7 @@ class TimesformerForVideoClassification(nn.Module):
         self.config, size = config, config.hidden_size
         self.patches = vision.Patches(config.num_channels, size, config.patch)
         rows, columns = config.grid
-        self.class_token, self.position_embedding = vision.learned(config, 1), vision.learned(config, 1 + rows * columns)
+        self.class_token, self.position_embedding = vision.learned(config, 1, 1), vision.learned(config, 1, 1 + rows * columns)
         timeless = config.attention_type == "space_only"
         self.time_embedding = None if timeless else nn.Parameter(torch.zeros(1, config.num_frames, size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

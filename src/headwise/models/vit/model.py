@@ -20,7 +20,7 @@ class ViTForImageClassification(nn.Module):
         self.config = config
         self.patches = Patches(config.num_channels, config.hidden_size, config.patch)
         rows, columns = config.grid
-        self.class_token, self.position_embedding = learned(config, 1), learned(config, 1 + rows * columns)
+        self.class_token, self.position_embedding = learned(config, 1, 1), learned(config, 1, 1 + rows * columns)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.encoder = encoder(config, bias=config.qkv_bias or "out_proj")
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)

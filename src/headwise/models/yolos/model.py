@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headwise.blocks.layers import normal_
 from headwise.models.detection import MLP, DetectionOutput, set_loss
-from headwise.models.vision import Patches, Size, encoder, resized
+from headwise.models.vision import Patches, Size, encoder, learned, resized
 from headwise.models.yolos.config import YolosConfig
 
 
@@ -26,23 +26,18 @@ class YolosForObjectDetection(nn.Module):
     def __init__(self, config: YolosConfig) -> None:
         super().__init__()
         self.config = config
-        width, (rows, columns) = config.hidden_size, config.grid
-        length = 1 + rows * columns + config.num_detection_tokens
+        width, tokens, (rows, columns) = config.hidden_size, config.num_detection_tokens, config.grid
+        length = 1 + rows * columns + tokens
         self.patches = Patches(config.num_channels, width, config.patch)
-        self.class_token = nn.Parameter(torch.empty(1, 1, width))
-        self.detection_tokens = nn.Parameter(torch.empty(1, config.num_detection_tokens, width))
-        self.position_embedding = nn.Parameter(torch.empty(1, length, width))
-        self.mid_position_embedding = None
-        if config.use_mid_position_embeddings:
-            self.mid_position_embedding = nn.Parameter(torch.empty(config.num_hidden_layers - 1, 1, length, width))
+        # Random, as its authors begin: the reference's zeros would make every detection token the same, and keep it so.
+        self.class_token, self.detection_tokens = learned(config, 1, 1), learned(config, 1, tokens)
+        self.position_embedding = learned(config, 1, length)
+        mid = config.use_mid_position_embeddings
+        self.mid_position_embedding = learned(config, config.num_hidden_layers - 1, 1, length) if mid else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.encoder = encoder(config, bias=config.qkv_bias or "out_proj")
         self.class_labels_classifier, self.bbox_predictor = MLP(width, config.num_labels + 1), MLP(width, 4)
         normal_(self, config.initializer_range)
-        # As its authors begin; the reference's zeros would make every detection token the same one, and keep it so.
-        for table in (self.class_token, self.detection_tokens, self.position_embedding, self.mid_position_embedding):
-            if table is not None:
-                nn.init.trunc_normal_(table, std=config.initializer_range)
 
     def forward(
         self,
@@ -61,7 +56,7 @@ class YolosForObjectDetection(nn.Module):
         x = self.dropout(x)
         between = [] if self.mid_position_embedding is None else list(self.mid_position_embedding)
         for i, layer in enumerate(self.encoder.layers):
-            x = layer(x, None, None, None, None)
+            x = layer(x)
             if i < len(between):
                 x = x + self._positions(between[i], grid)
         x = self.encoder.norm(x)
