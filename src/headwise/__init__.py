@@ -51,10 +51,10 @@ from headwise.insight.gates import gates
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
 from headwise.models import diffusion, generation
-from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import generate
 from headwise.models.inputs.images import image_processor
 from headwise.models.inputs.text import tokenizer
+from headwise.models.registry import load, save
 
 __all__ = [
     "MultiHeadAttention",

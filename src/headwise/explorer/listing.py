@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from headwise.insight.observe import attention_modules
-from headwise.models.checkpoint.registry import FORMATS, build
+from headwise.models.registry import FORMATS, build
 
 
 def architectures() -> Table:

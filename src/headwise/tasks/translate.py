@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer
 
 from headwise.models.checkpoint.folder import CheckpointError, write
-from headwise.models.checkpoint.registry import load, save
 from headwise.models.generation import Beam, Greedy, Hypothesis, generate
+from headwise.models.registry import load, save
 from headwise.models.transformer import Transformer
 from headwise.tasks.pairs import Ids, pad
 from headwise.tasks.tokens import read_tokenizer

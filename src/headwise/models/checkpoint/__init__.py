@@ -1,1 +1,1 @@
-"""Models to and from folders: configurations, key tables, files, and the registry of systems."""
+"""Published folders: configurations, key tables, files."""

@@ -11,6 +11,23 @@ import torch
 from torch import Tensor, nn
 
 
+# An encoder's and a decoder's layers as fairseq named them, and many published models after it.
+FAIRSEQ_LAYERS = {
+    "model.encoder.layers.{i}.self_attn.{leaf}": "encoder.layers.{i}.self_attention.{leaf}",
+    "model.encoder.layers.{i}.self_attn_layer_norm.{leaf}": "encoder.layers.{i}.residuals.0.norm.{leaf}",
+    "model.encoder.layers.{i}.fc1.{leaf}": "encoder.layers.{i}.feed_forward.expand.{leaf}",
+    "model.encoder.layers.{i}.fc2.{leaf}": "encoder.layers.{i}.feed_forward.contract.{leaf}",
+    "model.encoder.layers.{i}.final_layer_norm.{leaf}": "encoder.layers.{i}.residuals.1.norm.{leaf}",
+    "model.decoder.layers.{i}.self_attn.{leaf}": "decoder.layers.{i}.self_attention.{leaf}",
+    "model.decoder.layers.{i}.self_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.0.norm.{leaf}",
+    "model.decoder.layers.{i}.encoder_attn.{leaf}": "decoder.layers.{i}.cross_attention.{leaf}",
+    "model.decoder.layers.{i}.encoder_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.1.norm.{leaf}",
+    "model.decoder.layers.{i}.fc1.{leaf}": "decoder.layers.{i}.feed_forward.expand.{leaf}",
+    "model.decoder.layers.{i}.fc2.{leaf}": "decoder.layers.{i}.feed_forward.contract.{leaf}",
+    "model.decoder.layers.{i}.final_layer_norm.{leaf}": "decoder.layers.{i}.residuals.2.norm.{leaf}",
+}
+
+
 @dataclass(frozen=True)
 class Stored:
     """How a published tensor holds ours: one as it is, or several side by side (q | k | v), or transposed ([in, out])."""

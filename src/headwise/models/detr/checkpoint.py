@@ -3,7 +3,7 @@
 from torch import nn
 
 from headwise.models.checkpoint.format import Format
-from headwise.models.checkpoint.keys import Keys, Stored
+from headwise.models.checkpoint.keys import FAIRSEQ_LAYERS, Keys, Stored
 from headwise.models.detr.config import DetrConfig
 from headwise.models.detr.model import DetrForObjectDetection
 
@@ -45,18 +45,7 @@ KEYS = DetrKeys(
         "model.position_embedding.row_embeddings.weight": "position.row.weight",
         "model.position_embedding.column_embeddings.weight": "position.column.weight",
         "model.query_position_embeddings.weight": "query_position.weight",
-        "model.encoder.layers.{i}.self_attn.{leaf}": "encoder.layers.{i}.self_attention.{leaf}",
-        "model.encoder.layers.{i}.self_attn_layer_norm.{leaf}": "encoder.layers.{i}.residuals.0.norm.{leaf}",
-        "model.encoder.layers.{i}.fc1.{leaf}": "encoder.layers.{i}.feed_forward.expand.{leaf}",
-        "model.encoder.layers.{i}.fc2.{leaf}": "encoder.layers.{i}.feed_forward.contract.{leaf}",
-        "model.encoder.layers.{i}.final_layer_norm.{leaf}": "encoder.layers.{i}.residuals.1.norm.{leaf}",
-        "model.decoder.layers.{i}.self_attn.{leaf}": "decoder.layers.{i}.self_attention.{leaf}",
-        "model.decoder.layers.{i}.self_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.0.norm.{leaf}",
-        "model.decoder.layers.{i}.encoder_attn.{leaf}": "decoder.layers.{i}.cross_attention.{leaf}",
-        "model.decoder.layers.{i}.encoder_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.1.norm.{leaf}",
-        "model.decoder.layers.{i}.fc1.{leaf}": "decoder.layers.{i}.feed_forward.expand.{leaf}",
-        "model.decoder.layers.{i}.fc2.{leaf}": "decoder.layers.{i}.feed_forward.contract.{leaf}",
-        "model.decoder.layers.{i}.final_layer_norm.{leaf}": "decoder.layers.{i}.residuals.2.norm.{leaf}",
+        **FAIRSEQ_LAYERS,
         "model.decoder.layernorm.{leaf}": "decoder.norm.{leaf}",
         "class_labels_classifier.{leaf}": "class_labels_classifier.{leaf}",
         "bbox_predictor.{leaf}": "bbox_predictor.{leaf}",

@@ -1,7 +1,7 @@
 """MarianMTModel's published names."""
 
 from headwise.models.checkpoint.format import Format
-from headwise.models.checkpoint.keys import Keys
+from headwise.models.checkpoint.keys import FAIRSEQ_LAYERS, Keys
 from headwise.models.marian.config import MarianConfig
 from headwise.models.marian.model import MarianMTModel
 
@@ -12,18 +12,7 @@ KEYS = Keys(
         "model.shared.weight": "embedding.weight",
         "model.encoder.embed_tokens.weight": "source_embedding.weight",
         "model.decoder.embed_tokens.weight": "target_embedding.weight",
-        "model.encoder.layers.{i}.self_attn.{leaf}": "encoder.layers.{i}.self_attention.{leaf}",
-        "model.encoder.layers.{i}.self_attn_layer_norm.{leaf}": "encoder.layers.{i}.residuals.0.norm.{leaf}",
-        "model.encoder.layers.{i}.fc1.{leaf}": "encoder.layers.{i}.feed_forward.expand.{leaf}",
-        "model.encoder.layers.{i}.fc2.{leaf}": "encoder.layers.{i}.feed_forward.contract.{leaf}",
-        "model.encoder.layers.{i}.final_layer_norm.{leaf}": "encoder.layers.{i}.residuals.1.norm.{leaf}",
-        "model.decoder.layers.{i}.self_attn.{leaf}": "decoder.layers.{i}.self_attention.{leaf}",
-        "model.decoder.layers.{i}.self_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.0.norm.{leaf}",
-        "model.decoder.layers.{i}.encoder_attn.{leaf}": "decoder.layers.{i}.cross_attention.{leaf}",
-        "model.decoder.layers.{i}.encoder_attn_layer_norm.{leaf}": "decoder.layers.{i}.residuals.1.norm.{leaf}",
-        "model.decoder.layers.{i}.fc1.{leaf}": "decoder.layers.{i}.feed_forward.expand.{leaf}",
-        "model.decoder.layers.{i}.fc2.{leaf}": "decoder.layers.{i}.feed_forward.contract.{leaf}",
-        "model.decoder.layers.{i}.final_layer_norm.{leaf}": "decoder.layers.{i}.residuals.2.norm.{leaf}",
+        **FAIRSEQ_LAYERS,
     },
     tied={
         "lm_head.weight": ("model.shared.weight", "model.decoder.embed_tokens.weight"),
