@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 # An encoder's and a decoder's layers as fairseq named them, and many published models after it.
 FAIRSEQ_LAYERS = {
     "model.encoder.layers.{i}.self_attn.{leaf}": "encoder.layers.{i}.self_attention.{leaf}",
