@@ -71,7 +71,7 @@ def test_a_matching_is_the_cheapest_of_all(queries, count):
     assert float(cost[found].sum()) == pytest.approx(cheapest, abs=1e-5)
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 2), (0, 0, 0), (1, 9, 4), (6, 6, 6)])
+@pytest.mark.parametrize("counts", [(3, 0, 2), (0, 0, 0), (0, 1, 0), (1, 9, 4), (6, 6, 6)])
 def test_loss_matching_and_gradients_are_the_references(counts):
     from transformers.loss.loss_for_object_detection import HungarianMatcher
 
@@ -168,6 +168,12 @@ def test_detections_are_those_of_the_references_processor(dtype):
     assert 33 < ours < 66
     same = output.detections(torch.tensor(sizes), 0.0)
     assert torch.equal(same[1].boxes, output.detections(sizes, 0.0)[1].boxes)
+
+
+def test_what_is_at_the_threshold_is_not_above_it():
+    output = DetectionOutput(*predictions(1, 1), torch.zeros(1))
+    (score,) = output.detections([(4, 4)], 0.0)[0].scores.tolist()
+    assert len(output.detections([(4, 4)], score)[0].scores) == 0
 
 
 # ---- The models
@@ -370,6 +376,15 @@ def test_a_dilated_stage_sees_at_every_second_place_what_it_saw(block):
     want, got = strided(pixels), dilated(pixels)
     assert got.shape == (2, 20, 6, 10)
     torch.testing.assert_close(got[:, :, ::2, ::2], want, rtol=1e-4, atol=1e-3 * float(want.abs().max()))
+
+
+def test_detr_begins_as_its_authors_do():
+    """Layers by Glorot's rule, whose deviation is sqrt(2 / (in + out)), tables of positions even in [0, 1)."""
+    model = DetrForObjectDetection(DetrConfig(backbone="resnet18", encoder_layers=1, position_embedding_type="learned"))
+    for layer in (model.encoder.layers[0], model.decoder.layers[0]):
+        assert layer.feed_forward.expand.weight.std().item() == pytest.approx((2 / (256 + 2048)) ** 0.5, rel=0.01)
+    for table in (model.position.row.weight, model.position.column.weight):
+        assert 0 <= table.min() < 0.01 < 0.99 < table.max() < 1
 
 
 def test_the_stem_and_the_first_stage_stay_as_they_are(timm):

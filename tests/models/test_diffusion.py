@@ -228,6 +228,22 @@ def test_guidance_moves_the_noise_and_leaves_the_variance():
     torch.testing.assert_close(got, want.to(got), atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_is_the_model_alone(dtype):
+    """Noise, guidance and loss are float32's: what guidance adds up here is too large for float16."""
+    results = []
+    for precision in (torch.float32, dtype):
+        model = Says(lambda x, t, y: torch.where(y == 7, -1000.0, 1000.0)[:, None, None, None].expand_as(x).to(x))
+        model.weight = nn.Parameter(torch.zeros((), dtype=precision))
+        drawn = hw.diffusion.sample(model.eval(), LABELS, sampler=hw.diffusion.DDIM(2), guidance_scale=60.0, seed=0)
+        given = {"timestep": torch.tensor([5, 500]), "noise": torch.ones(SHAPE)}
+        loss = hw.diffusion.loss(model, torch.zeros(SHAPE, dtype=precision), LABELS, **given)
+        assert {asked[0].dtype for asked in model.asked} == {precision}
+        results.append((drawn, loss))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    assert results[1][0].isfinite().all()
+
+
 MEANS, DEVIATIONS = torch.tensor([-0.5, 0.7]), torch.tensor([0.3, 0.1])
 
 

@@ -182,7 +182,8 @@ def old_buffers(folder: Path, state: Tensors) -> None:
             f"model.backbone.conv_encoder.model.{place}.normalization.num_batches_tracked": torch.tensor(7)
             for place in ("embedder.embedder", "encoder.stages.0.layers.0.layer.1")
         },
-        "fc_norm.weight": {"decoder.norm.weight": table[0], "encoder_to_decoder.weight": table, "mask_token": table[:1, None]},
+        "fc_norm.weight": {"decoder.norm.weight": table[0], "encoder_to_decoder.weight": table, "mask_token": table[:1, None]}
+        | {"position_embeddings": table[None]},
         "timesformer.embeddings.cls_token": {},  # nothing is known
     }
     (mine,) = (buffers for name, buffers in more.items() if name in state)
@@ -371,6 +372,7 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("MarianMTModel", {"encoder_attention_heads": ..., "num_attention_heads": 2}, ""),
     ("MarianMTModel", {"num_hidden_layers": 2}, ""),  # as published
     ("T5ForConditionalGeneration", {"d_kv": ..., "head_dim": 8}, ""),
+    ("VideoMAEForVideoClassification", {"qv_bias": ..., "qkv_bias": False}, r"unexpected 4 tensors: videomae\..*\.q_bias"),
     # What would change the numbers.
     ("GPT2LMHeadModel", {"is_causal": False}, "is_causal is False; only True is known here"),
     ("LlamaForCausalLM", {"is_causal": False}, "is_causal is False"),
@@ -379,6 +381,7 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("LlamaForCausalLM", {"per_layer_config": {"0": {"rms_norm_eps": 1.0}}}, "per_layer_config is"),
     ("BertForMaskedLM", {"per_layer_config": {"0": {"hidden_act": "relu"}}}, "per_layer_config is"),
     ("BertForMaskedLM", {"is_decoder": True}, "is_decoder is True; only False is known here"),
+    ("ImageGPTForCausalImageModeling", {"tie_word_embeddings": True}, "tie_word_embeddings is True; only False is known here"),
     ("BertForMaskedLM", {"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
     ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention is True"),
     ("T5ForConditionalGeneration", {"dense_act_fn": "gelu_new"}, "dense_act_fn is 'gelu_new', though feed_forward_proj is"),
@@ -809,6 +812,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "sparse": (pickled(lambda x: x | {WTE: x[WTE].to_sparse()}), "is not a dictionary of plain tensors"),
     "one number a billion times": (
         pickled(lambda x: x | {"a": torch.ones(1).expand(10**5, 10**5)}),
+        "claims more numbers than it holds",
+    ),
+    "one number a hundred thousand times": (
+        pickled(lambda x: x | {"a": torch.ones(1).expand(10**5)}),
         "claims more numbers than it holds",
     ),
     "a bomb": (bomb, "would unpack to more than it is"),

@@ -10,7 +10,12 @@ from test_parity import SYSTEMS
 from torch import nn
 
 import headwise as hw
+from headwise.attention.positions import sinusoids
+from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
+from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from headwise.models.vision import Patches, resized
+from headwise.models.vit import ViTConfig, ViTForImageClassification
+from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
 
 @pytest.fixture
@@ -155,6 +160,47 @@ def test_a_published_body_gets_a_fresh_head(name, tmp_path, caplog):
         torch.testing.assert_close(seen[0], body.eval()(pixels).last_hidden_state, **CLOSE)
 
 
+SHALLOW = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 256, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (ViTForImageClassification, ViTConfig),
+        (YolosForObjectDetection, YolosConfig),
+        (VideoMAEForVideoClassification, VideoMAEConfig),
+        (TimesformerForVideoClassification, TimesformerConfig),
+    ],
+)
+def test_what_is_learned_begins_with_the_deviation_of_the_config(build, config):
+    """Projections, convolutions, tokens and tables of positions, from N(0, initializer_range^2), their biases at 0."""
+    for name, parameter in build(config(**SHALLOW, image_size=64, initializer_range=0.5)).named_parameters():
+        if "norm" in name or name.endswith("bias") or name == "time_embedding":
+            assert set(parameter.flatten().tolist()) == {1.0 if "norm" in name and name.endswith("weight") else 0.0}, name
+        else:
+            assert parameter.std().item() == pytest.approx(0.5, rel=0.25), name  # of 256 numbers: 5.6 deviations
+
+
+def test_every_norm_has_the_epsilon_of_the_config():
+    """But VideoMAE's of the mean, which is torch's own."""
+    for model, own in (
+        (TimesformerForVideoClassification(TimesformerConfig(**SHALLOW, layer_norm_eps=0.5)), set()),
+        (VideoMAEForVideoClassification(VideoMAEConfig(**SHALLOW, layer_norm_eps=0.5)), {1e-5}),
+    ):
+        assert {part.eps for part in model.modules() if isinstance(part, nn.LayerNorm)} == {0.5} | own
+        assert not own or model.norm.eps == 1e-5
+
+
+@torch.no_grad()
+def test_late_positions_of_a_film_are_reckoned_in_float64():
+    """The 1568th too: an angle that large has lost digits in float32."""
+    model, seen = VideoMAEForVideoClassification(VideoMAEConfig(**SHALLOW)), []
+    model.patches.projection.weight.zero_()
+    model.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model(torch.zeros(1, 16, 3, 224, 224))
+    assert torch.equal(seen[0][0], sinusoids(torch.arange(1568), 256, torch.float64).float())
+
+
 @pytest.mark.nohook
 @pytest.mark.parametrize(
     ("pair", "pixels", "said"),
@@ -176,10 +222,6 @@ def test_pictures_that_do_not_fit_are_refused_with_a_sentence(pair, pixels, said
 
 @pytest.mark.nohook
 def test_settings_that_make_no_model_are_refused_with_a_sentence():
-    from headwise.models.timesformer import TimesformerConfig
-    from headwise.models.videomae import VideoMAEConfig
-    from headwise.models.vit import ViTConfig
-
     for make, settings, said in (
         (ViTConfig, {"image_size": [32]}, "image_size: expected one number or"),
         (ViTConfig, {"image_size": 8}, "image_size: expected at least one patch"),
