@@ -450,11 +450,11 @@ def test_the_loss_compiles_to_one_graph():
 
 
 BAD = {
-    "steps": (lambda: hw.diffusion.DDPM(0), "steps: expected at least 1; got 0"),
+    "steps": (lambda: hw.diffusion.DDPM(0), "steps: expected an integer from 1; got 0"),
     "clip": (lambda: hw.diffusion.DDPM(clip=0.0), "clip: expected a number above 0, or None; got 0.0"),
     "clip of DDIM": (lambda: hw.diffusion.DDIM(clip=-1.0), "clip: expected a number above 0"),
     "eta": (lambda: hw.diffusion.DDIM(eta=1.5), r"eta: expected a number in \[0, 1\]; got 1.5"),
-    "no schedule": (lambda: hw.diffusion.Schedule(1), "steps: expected at least 2; got 1"),
+    "no schedule": (lambda: hw.diffusion.Schedule(1), "steps: expected an integer from 2 to 1,000,000; got 1"),
     "betas": (lambda: hw.diffusion.Schedule(beta_start=0.1), "expected 0 < beta_start <= beta_end < 1; got 0.1 and 0.02"),
     "more steps": (
         lambda: hw.diffusion.sample(EVAL, LABELS, sampler=hw.diffusion.DDPM(1001)),
@@ -468,12 +468,12 @@ BAD = {
     "training": (lambda: hw.diffusion.sample(TRAIN, LABELS), r"model: expected in eval mode, model\.eval\(\)"),
     "class": (
         lambda: hw.diffusion.sample(EVAL, torch.tensor([3, 8])),
-        r"class_labels: expected 0 to 7, which is the null class; got \[3, 8\]",
+        r"class_labels: expected integers .batch,. from 0 to 7, which is the null class; got \[3, 8\]",
     ),
     "negative class": (lambda: hw.diffusion.sample(EVAL, torch.tensor([-1])), r"null class; got \[-1\]"),
     "no class": (
         lambda: hw.diffusion.sample(EVAL, LABELS[:0]),
-        r"class_labels: expected integers, \(batch,\); got torch.Size\(\[0\]",
+        r"class_labels: expected integers \(batch,\) from 0 to 7, which is the null class; got torch.Size\(\[0\]",
     ),
     "channels out": (
         lambda: hw.diffusion.sample(Says(lambda x, t, y: x[:, :1]).eval(), LABELS),
@@ -493,8 +493,11 @@ BAD_SHAPES = {
         lambda: hw.diffusion.sample(EVAL, LABELS, sampler="ddim"),
         r"sampler: expected hw.diffusion.DDPM\(\) or DDIM\(\)",
     ),
-    "a list": (lambda: hw.diffusion.sample(EVAL, [1, 2]), r"class_labels: expected integers, \(batch,\); got \[1, 2\]"),
-    "labels (2, 1)": (lambda: hw.diffusion.sample(EVAL, LABELS[:, None]), r"\(batch,\); got torch.Size\(\[2, 1\]\)"),
+    "a list": (
+        lambda: hw.diffusion.sample(EVAL, [1, 2]),
+        r"class_labels: expected integers \(batch,\) from 0 to 7, which is the null class; got \[1, 2\]",
+    ),
+    "labels (2, 1)": (lambda: hw.diffusion.sample(EVAL, LABELS[:, None]), r"null class; got torch.Size\(\[2, 1\]\)"),
     "floats": (lambda: hw.diffusion.sample(EVAL, LABELS.float()), "class_labels: expected integers"),
     "batches": (
         lambda: hw.diffusion.loss(TRAIN, torch.zeros(3, 3, 5, 5), LABELS),

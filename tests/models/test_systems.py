@@ -226,6 +226,17 @@ def test_compiled_is_one_graph(pair):
 
 
 @pytest.mark.nohook
+def test_exported_it_takes_any_batch(pair):
+    inputs = pair.system.inputs()
+    shapes = {name: {0: torch.export.Dim("batch")} for name in inputs}
+    program = torch.export.export(pair.ours, (), inputs, dynamic_shapes=shapes).module()
+    for batch in (1, 2, 5):
+        some = {name: torch.cat([x, x])[:batch] for name, x in inputs.items()}
+        with torch.no_grad():
+            torch.testing.assert_close(outputs(program(**some)), outputs(pair.ours(**some)), **CLOSE)
+
+
+@pytest.mark.nohook
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "TimesformerForVideoClassification"])
 def test_compiled_by_inductor(name, tmp_path):

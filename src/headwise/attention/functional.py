@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -136,7 +136,7 @@ def make_call(
             raise ValueError(f"{name}: expected a number; got {masks.kind(number)}. A learned scale multiplies the query")
     if softcap is not None and not 0 < softcap < inf:
         raise ValueError(f"softcap: expected a positive number; got {softcap}")
-    if scale is not None and not isfinite(scale):
+    if scale is not None and not abs(scale) < inf:
         raise ValueError(f"scale: expected a finite number; got {scale}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: expected a share in [0, 1); got {dropout}")

@@ -15,6 +15,11 @@ Activation = Callable[[Tensor], Tensor]
 
 _gelu_tanh = partial(functional.gelu, approximate="tanh")
 
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
 # By the names that config files use. The three gelus differ by up to 5e-4 (tanh) and 2e-2 (quick).
 ACTIVATIONS: dict[str, Activation] = {
     "relu": torch.relu,
@@ -22,7 +27,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": _gelu_tanh,
     "gelu_fast": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "quick_gelu": _quick_gelu,
     "silu": functional.silu,
     "swish": functional.silu,
     "tanh": torch.tanh,

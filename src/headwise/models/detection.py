@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise.models.checkpoint.config import Labelled
+from headwise.models.interface import exported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Detections:
     boxes: Tensor
 
 
+@exported
 @dataclass
 class DetectionOutput:
     """logits (batch, queries, classes + 1), the last of them for "no object"; pred_boxes (batch, queries, 4): centre x and y,
@@ -70,11 +72,14 @@ class DetectionOutput:
         sizes: (height, width) of every picture as it was before it was resized and padded. Boxes that reach beyond the
         picture are left as they are.
         """
-        heights_widths = torch.as_tensor(sizes, device=self.logits.device)
+        try:
+            heights_widths = torch.as_tensor(sizes, device=self.logits.device)
+        except (TypeError, ValueError, RuntimeError):
+            heights_widths = torch.empty(0)
         if heights_widths.shape != (len(self.logits), 2):
-            raise ValueError(
-                f"sizes: expected (height, width) of each of the {len(self.logits)} pictures; got {tuple(heights_widths.shape)}"
-            )
+            raise ValueError(f"sizes: expected (height, width) of each of the {len(self.logits)} pictures; got {sizes!r}")
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: expected a number in [0, 1]; got {threshold!r}")
         scores, labels = _probabilities(self.logits)[..., :-1].max(-1)
         boxes = corners(_wide(self.pred_boxes)) * heights_widths.flip(-1).repeat(1, 2)[:, None]
         kept = scores > threshold
@@ -193,14 +198,16 @@ def _matched(
 
 def _objects(labels: Sequence[Mapping[str, Tensor]], logits: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Classes and boxes of every picture, where the predictions lie; ValueError where labels are wrong."""
-    if isinstance(labels, Mapping | Tensor) or len(labels) != len(logits):
-        got = f"{len(labels)}" if isinstance(labels, list | tuple) else type(labels).__name__
+    several = isinstance(labels, list | tuple)
+    if not several or len(labels) != len(logits):
+        got = f"{len(labels)}" if several else type(labels).__name__
         raise ValueError(
             f'labels: expected a list of {len(logits)} mappings with "class_labels" and "boxes", one per picture; got {got}'
         )
     found = []
     for i, label in enumerate(labels):
-        missing = [name for name in ("class_labels", "boxes") if not isinstance(label.get(name), Tensor)]
+        held = label if isinstance(label, Mapping) else {}
+        missing = [name for name in ("class_labels", "boxes") if not isinstance(held.get(name), Tensor)]
         if missing:
             raise ValueError(f'labels[{i}]: expected tensors "class_labels" and "boxes"; got no {" and no ".join(missing)}')
         classes, places, none = label["class_labels"], label["boxes"], logits.shape[-1] - 1

@@ -20,13 +20,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Pictures = Float[Tensor, "batch channels height width"]
+INTEGERS = (torch.int32, torch.int64)
 PIXEL = 2 / 255  # the width of one of 256 levels between -1 and 1
 
 
@@ -40,13 +41,12 @@ class Schedule:
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"steps: expected at least 2; got {self.steps}")
+        if not isinstance(self.steps, int) or not 2 <= self.steps <= 10**6:
+            raise ValueError(f"steps: expected an integer from 2 to 1,000,000; got {self.steps!r}")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"expected 0 < beta_start <= beta_end < 1; got {self.beta_start} and {self.beta_end}")
 
-    def signal(self) -> Float[Tensor, " steps"]:
-        """In float64: in float32 the last digits of 1 - a_0 would be rounding."""
+    def signal(self) -> Float[Tensor, " steps"]:  # in float64: in float32 the last digits of 1 - a_0 would be rounding
         return (1 - torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)).cumprod(dim=0)
 
 
@@ -71,10 +71,10 @@ class Sampler(ABC):
     clip: float | None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: expected at least 1; got {self.steps}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip: expected a number above 0, or None; got {self.clip}")
+        if type(self.steps) is not int or self.steps < 1:
+            raise ValueError(f"steps: expected an integer from 1; got {self.steps!r}")
+        if self.clip is not None and not (isinstance(self.clip, int | float) and self.clip > 0):
+            raise ValueError(f"clip: expected a number above 0, or None; got {self.clip!r}")
 
     @abstractmethod
     def timesteps(self, steps: int) -> list[int]:
@@ -131,8 +131,8 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta: expected a number in [0, 1]; got {self.eta}")
+        if not isinstance(self.eta, int | float) or not 0 <= self.eta <= 1:
+            raise ValueError(f"eta: expected a number in [0, 1]; got {self.eta!r}")
 
     def timesteps(self, steps: int) -> list[int]:
         return [i * steps // self.steps for i in reversed(range(self.steps))]
@@ -168,15 +168,12 @@ def sample(
         raise ValueError(f"sampler: expected hw.diffusion.DDPM() or DDIM(); got {sampler!r}")
     if sampler.steps > schedule.steps:
         raise ValueError(f"steps: expected at most the {schedule.steps} of the schedule; got {sampler.steps}")
-    if not 0 <= guidance_scale < math.inf:
-        raise ValueError(f"guidance_scale: expected a number of at least 0, 1.0 = not guided; got {guidance_scale}")
+    if not isinstance(guidance_scale, int | float) or not 0 <= guidance_scale < math.inf:
+        raise ValueError(f"guidance_scale: expected a number of at least 0, 1.0 = not guided; got {guidance_scale!r}")
     if model.training:
         raise ValueError("model: expected in eval mode, model.eval(): in training it drops classes")
     config: Any = model.config
-    _check_labels(class_labels)
-    if not 0 <= class_labels.min() <= class_labels.max() <= config.num_embeds_ada_norm:
-        wanted = f"0 to {config.num_embeds_ada_norm}, which is the null class"
-        raise ValueError(f"class_labels: expected {wanted}; got {class_labels.tolist()}")
+    _check_labels(class_labels, config.num_embeds_ada_norm)
     device, dtype = class_labels.device, next((x.dtype for x in model.parameters()), torch.float32)
     shape = (len(class_labels), config.in_channels, config.sample_size, config.sample_size)
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
@@ -186,8 +183,7 @@ def sample(
 
     x, signal, steps = draw(), schedule.signal().tolist(), sampler.timesteps(schedule.steps)
     for t, after in zip(steps, [*(signal[t] for t in steps[1:]), 1.0], strict=True):
-        prediction = _guided(model, x.to(dtype), t, class_labels, guidance_scale)
-        x = sampler.step(x, prediction, signal[t], after, draw)
+        x = sampler.step(x, _guided(model, x.to(dtype), t, class_labels, guidance_scale), signal[t], after, draw)
     return x
 
 
@@ -212,9 +208,8 @@ def loss(
     how often the null class stands in for a class, which guidance needs; the blocks of a DiT drop besides, each for itself,
     unless its own label_dropout is 0. Raises ValueError for what does not fit.
     """
-    config: Any = model.config
-    schedule = Schedule() if schedule is None else schedule
-    _check_labels(class_labels)
+    config, schedule = cast(Any, model.config), schedule or Schedule()
+    _check_labels(class_labels, config.num_embeds_ada_norm)
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"label_dropout: expected a number in [0, 1]; got {label_dropout}")
     if clean.dim() != 4 or clean.shape[1] != config.in_channels or len(clean) != len(class_labels):
@@ -222,8 +217,10 @@ def loss(
         raise ValueError(f"clean: expected {wanted}; got {tuple(clean.shape)}")
     if timestep is None:
         timestep = torch.randint(schedule.steps, class_labels.shape, device=clean.device)
+    elif timestep.dtype not in INTEGERS or not _within(timestep, schedule.steps):
+        raise ValueError(f"timestep: expected integers from 0 to {schedule.steps - 1}; got {timestep.tolist()}")
     start = clean.to(torch.promote_types(clean.dtype, torch.float32))
-    noise = torch.randn_like(start) if noise is None else noise
+    noise = torch.randn_like(start) if noise is None else noise.to(start.dtype)
     for name, x, shape in (("timestep", timestep, class_labels.shape), ("noise", noise, clean.shape)):
         if x.shape != shape:
             raise ValueError(f"{name}: expected {tuple(shape)}; got {tuple(x.shape)}")
@@ -291,6 +288,13 @@ def _split(output: Tensor, channels: int) -> Prediction:
     return Prediction(output[:, :channels], output[:, channels:] if output.shape[1] > channels else None)
 
 
-def _check_labels(labels: Tensor) -> None:
-    if not isinstance(labels, Tensor) or labels.dim() != 1 or len(labels) == 0 or labels.is_floating_point():
-        raise ValueError(f"class_labels: expected integers, (batch,); got {getattr(labels, 'shape', labels)}")
+def _check_labels(labels: Tensor, null: int) -> None:
+    sound = isinstance(labels, Tensor) and labels.dim() == 1 and len(labels) > 0 and labels.dtype in INTEGERS
+    if not sound or not _within(labels, null + 1):
+        got = labels.tolist() if sound else getattr(labels, "shape", labels)
+        raise ValueError(f"class_labels: expected integers (batch,) from 0 to {null}, which is the null class; got {got}")
+
+
+def _within(numbers: Tensor, end: int) -> bool:
+    # A compiled graph cannot look at values, and takes them as they are.
+    return torch.compiler.is_compiling() or bool(((numbers >= 0) & (numbers < end)).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,16 @@ from torch.nn import functional
 from headwise.attention import masks
 from headwise.attention.masks import Mask
 
+T = TypeVar("T")
 
+
+def exported(output: type[T]) -> type[T]:
+    """Tells torch.export of a dataclass, so that a model which returns it can be exported."""
+    torch.export.register_dataclass(output, serialized_type_name=f"{output.__module__}.{output.__name__}")
+    return output
+
+
+@exported
 @dataclass
 class CausalLMOutput:
     """logits (batch, length, vocab_size) of each next token; last_hidden_state; loss where labels were given."""
@@ -21,6 +31,7 @@ class CausalLMOutput:
     loss: Tensor | None = None
 
 
+@exported
 @dataclass
 class Seq2SeqOutput:
     """logits (batch, target_len, vocab_size); the encoder's last hidden state; loss where labels were given."""
@@ -30,6 +41,7 @@ class Seq2SeqOutput:
     loss: Tensor | None = None
 
 
+@exported
 @dataclass
 class ClassifierOutput:
     """logits (batch, labels): scores of every class, or the numbers regressed; loss where labels were given."""
@@ -44,7 +56,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, 
         raise ValueError(f"labels: expected {tuple(logits.shape[:-1])}; got {tuple(labels.shape)}")
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     flat = wide.reshape(-1, wide.shape[-1])
-    return functional.cross_entropy(flat, labels.reshape(-1), ignore_index=ignored, label_smoothing=label_smoothing)
+    return functional.cross_entropy(flat, labels.reshape(-1).long(), ignore_index=ignored, label_smoothing=label_smoothing)
 
 
 def classified(logits: Tensor, labels: Tensor | None, problem_type: str | None) -> ClassifierOutput:
@@ -69,6 +81,16 @@ def padding(attention_mask: Tensor | None, tokens: Tensor | None) -> Mask | None
         wanted = "(batch, length)" if tokens is None else tuple(tokens.shape[:2])
         raise ValueError(f"attention_mask: expected {wanted}, 1 = a real token; got {tuple(shape)}")
     return masks.padding(attention_mask.bool())
+
+
+def check_pictures(pixels: Any, channels: int, least: tuple[int, int] = (1, 1), films: bool = False) -> None:
+    """Raises ValueError unless they are (batch, channels, height, width) of floats, films with frames before the channels."""
+    axes = ["batch", *(["frames"] if films else []), f"{channels} channels", "height", "width"]
+    fits = isinstance(pixels, Tensor) and pixels.is_floating_point() and pixels.dim() == len(axes)
+    fits = fits and pixels.shape[-3] == channels and 0 not in pixels.shape[1:]
+    if not fits or pixels.shape[-2] < least[0] or pixels.shape[-1] < least[1]:
+        got = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise ValueError(f"pixel_values: expected floats ({', '.join(axes)}), at least {least} pixels; got {got}")
 
 
 def check_length(length: int | Tensor, positions: int | None) -> None:

@@ -218,8 +218,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool) -> set[str]:
     """Raises CheckpointError unless the file has what is wanted; returns what may start afresh, where another head is asked."""
-    ours = tensors(model)
-    wanted = {name: stored.write([ours[part] for part in parts]).shape for name, (parts, stored) in keys.places(model).items()}
+    ours, wanted = tensors(model), {}
+    for name, (parts, stored) in keys.places(model).items():
+        try:
+            wanted[name] = stored.write([ours[part] for part in parts]).shape
+        except RuntimeError as error:  # several tensors, each of a size that can just be said
+            raise CheckpointError(f"{file}: no {name} can be as large as its config.json says: {error}") from None
     missing, unexpected = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     fresh = {name for name in missing if body_only and keys.is_head(name)}
     unexpected = {name for name in unexpected if not (body_only and keys.is_head(name))}

@@ -82,11 +82,6 @@ class Patches(nn.Module):
         self.projection = convolution(num_channels, embed_dim, size, size)
 
     def forward(self, pixels: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch patches embed_dim"]:
-        channels, size = self.projection.in_channels, self.projection.kernel_size
-        fits = pixels.dim() == len(size) + 2 and pixels.shape[1] == channels
-        if not fits or any(length < least for length, least in zip(pixels.shape[2:], size, strict=True)):
-            axes = ("frames, height, width" if len(size) == 3 else "height, width") + f", at least {tuple(size)}"
-            raise ValueError(f"pixel_values: expected (batch, {channels} channels, {axes}); got {tuple(pixels.shape)}")
         return self.projection(pixels.to(self.projection.weight.dtype)).flatten(2).transpose(1, 2)
 
 

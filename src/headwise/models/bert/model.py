@@ -14,9 +14,10 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Layer, PostNorm, Stack, normal_
 from headwise.models.bert.config import BertConfig
-from headwise.models.interface import ClassifierOutput, check_length, classified, cross_entropy, padding
+from headwise.models.interface import ClassifierOutput, check_length, classified, cross_entropy, exported, padding
 
 
+@exported
 @dataclass
 class QuestionAnsweringOutput:
     """start_logits, end_logits (batch, length): scores of each token as the answer's first and last."""
@@ -26,6 +27,7 @@ class QuestionAnsweringOutput:
     loss: Tensor | None = None
 
 
+@exported
 @dataclass
 class MaskedLMOutput:
     """logits (batch, length, vocab_size): scores of every token at every place."""

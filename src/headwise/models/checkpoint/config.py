@@ -113,6 +113,8 @@ def _kind(name: str, kind: Any) -> tuple[str, Callable[[Any], bool]]:
         return f"an integer from {low} to {high}", lambda x: type(x) is int and low <= x <= high
     if kind is float and ("dropout" in name or name.endswith("pdrop")):
         return "a number in [0, 1)", lambda x: type(x) in (int, float) and 0 <= x < 1
+    if kind is float and "eps" in name:
+        return "a number from 0", lambda x: type(x) in (int, float) and 0 <= x <= sys.float_info.max
     if kind is float:
         return "a number", lambda x: type(x) in (int, float) and abs(x) <= sys.float_info.max  # neither nan nor infinity
     plain = {bool: "true or false", str: "a string", NoneType: "null"}

@@ -136,7 +136,7 @@ class DetrForObjectDetection(nn.Module):
         memory = self.dropout(features.flatten(2).transpose(1, 2))
         for layer in self.encoder.layers:
             memory = layer(memory, position, mask)
-        queries = self.query_position.weight.expand(len(memory), -1, -1)
+        queries = self.query_position.weight.expand(memory.shape[0], -1, -1)
         x, between = torch.zeros_like(queries), []
         for layer in self.decoder.layers:
             x = layer(x, queries, mask, memory, position)
@@ -158,10 +158,10 @@ class DetrForObjectDetection(nn.Module):
         self, pixel_mask: Tensor | None, pixels: Tensor, features: Float[Tensor, "batch embed_dim rows columns"]
     ) -> Bool[Tensor, "batch rows columns"]:
         """Which places of the features are real: as the nearest of their pixels."""
-        shape = (len(pixels), *features.shape[2:])
+        shape = (pixels.shape[0], *features.shape[2:])
         if pixel_mask is None:
             return torch.ones(shape, dtype=torch.bool, device=pixels.device)
-        wanted = (len(pixels), *pixels.shape[2:])
+        wanted = (pixels.shape[0], *pixels.shape[2:])
         if pixel_mask.shape != wanted:
             raise ValueError(f"pixel_mask: expected {wanted}, 1 = a real pixel; got {tuple(pixel_mask.shape)}")
         return functional.interpolate(pixel_mask[:, None].float(), size=shape[1:])[:, 0].bool()

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from headwise.blocks.feed_forward import Activation, activation
 from headwise.models.detr.config import ResNetConfig
+from headwise.models.interface import check_pictures
 
 
 class FrozenBatchNorm(nn.Module):
@@ -116,10 +117,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pixels: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch outputs rows columns"]:
-        if pixels.dim() != 4 or pixels.shape[1] != self.channels:
-            raise ValueError(
-                f"pixel_values: expected (batch, {self.channels} channels, height, width); got {tuple(pixels.shape)}"
-            )
+        check_pictures(pixels, self.channels)
         x = functional.max_pool2d(self.activation(self.stem(pixels.to(self.stem.convolution.weight.dtype))), 3, 2, 1)
         for stage in self.stages:
             x = stage(x)

@@ -15,6 +15,7 @@ from headwise.attention.positions import sinusoids
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import normal_
 from headwise.models.dit.config import DiTConfig
+from headwise.models.interface import exported
 from headwise.models.vision import Patches
 
 STEP_FEATURES = 256
@@ -25,6 +26,7 @@ Hidden = Float[Tensor, "batch patches embed_dim"]
 Vector = Float[Tensor, "batch embed_dim"]
 
 
+@exported
 @dataclass
 class NoiseOutput:
     """sample (batch, out_channels, height, width): the noise, and, where there are twice as many channels as the picture has,
@@ -133,6 +135,7 @@ class DiTTransformer2DModel(nn.Module):
         (batch,), from 0 to num_embeds_ada_norm, which is the null class. Raises ValueError for other shapes.
         """
         self._check(hidden_states, timestep, class_labels)
+        class_labels = class_labels.long()
         x, cells = self.patches(hidden_states), hidden_states.shape[-1] // self.config.patch_size
         x = (x + self._positions(cells, x.device)).to(x.dtype)
         features = _features(timestep).to(x.dtype)
@@ -147,11 +150,12 @@ class DiTTransformer2DModel(nn.Module):
 
     def _check(self, pictures: Tensor, timestep: Tensor, labels: Tensor) -> None:
         channels, patch = self.config.in_channels, self.config.patch_size
-        fits = pictures.dim() == 4 and pictures.shape[1] == channels and 0 < pictures.shape[2] == pictures.shape[3]
-        if not fits or pictures.shape[2] % patch:  # elsewhere, what is not square comes out in pieces
+        fits = pictures.is_floating_point() and pictures.dim() == 4 and pictures.shape[1] == channels
+        # Elsewhere, what is not square comes out in pieces.
+        if not fits or not 0 < pictures.shape[2] == pictures.shape[3] or pictures.shape[2] % patch:
             raise ValueError(
-                f"hidden_states: expected (batch, {channels} channels, height, width), square, a multiple of {patch}; "
-                f"got {tuple(pictures.shape)}"
+                f"hidden_states: expected floats (batch, {channels} channels, height, width), square, a multiple of {patch}; "
+                f"got {pictures.dtype} {tuple(pictures.shape)}"
             )
         for name, x in (("timestep", timestep), ("class_labels", labels)):
             if x.shape != pictures.shape[:1]:
@@ -170,7 +174,7 @@ class DiTTransformer2DModel(nn.Module):
     def _kept(self, labels: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         if not self.training or self.label_dropout == 0:
             return labels
-        dropped = torch.rand(len(labels), device=labels.device) < self.label_dropout
+        dropped = torch.rand(labels.shape[0], device=labels.device) < self.label_dropout
         return labels.masked_fill(dropped, self.config.num_embeds_ada_norm)
 
 

@@ -179,6 +179,11 @@ def boxes_relative(
     corners = corners.reshape(-1, 4) if not corners.numel() else corners
     if corners.ndim != 2 or corners.shape[1] != 4 or numbers.shape != corners.shape[:1]:
         raise ValueError(f"expected boxes (n, 4) and n classes, got {tuple(corners.shape)} and {tuple(numbers.shape)}")
+    if min(height, width) < 1:
+        raise ValueError(f"height, width: expected the picture's, at least 1; got {height} and {width}")
+    turned = ~(corners[:, 2:] >= corners[:, :2]).all(dim=1) | ~corners.isfinite().all(dim=1)
+    if turned.any():
+        raise ValueError(f"boxes: expected (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; got {corners[turned][0].tolist()}")
     edge = torch.tensor([width, height, width, height], dtype=torch.float32)
     corners = corners.clamp(min=0).minimum(edge)
     first, last = corners[:, :2], corners[:, 2:]

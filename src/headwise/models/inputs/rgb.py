@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,10 +26,9 @@ def listed(pictures: Any) -> list[Any]:
         return list(pictures) if pictures.ndim > 3 else [pictures]
     if isinstance(pictures, str | os.PathLike | Image.Image):
         return [pictures]
-    try:
-        return list(pictures)
-    except TypeError:
-        raise ValueError(f"expected pictures (PIL's, paths or uint8 arrays), got {type(pictures).__name__}") from None
+    if isinstance(pictures, bytes) or hasattr(pictures, "read") or not isinstance(pictures, Iterable):
+        raise ValueError(f"expected pictures (PIL's, paths or uint8 arrays), got {type(pictures).__name__}")
+    return list(pictures)
 
 
 def as_rgb(picture: Picture, name: str) -> Image.Image:

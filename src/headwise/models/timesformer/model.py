@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.layers import DropPath, Layer, Stack, normal_
 from headwise.models import vision
-from headwise.models.interface import ClassifierOutput, classified
+from headwise.models.interface import ClassifierOutput, check_pictures, classified
 from headwise.models.timesformer.config import TimesformerConfig
 
 Tokens = Float[Tensor, "batch length embed_dim"]  # the class token; then patch by patch its frames
@@ -88,9 +88,7 @@ class TimesformerForVideoClassification(nn.Module):
 
         Films of other lengths or sizes than the config's are read too: the tables of positions are resized (nearest) to them.
         """
-        if pixel_values.dim() != 5 or pixel_values.shape[2] != self.config.num_channels:
-            wanted = f"(batch, frames, {self.config.num_channels} channels, height, width)"
-            raise ValueError(f"pixel_values: expected films {wanted}; got {tuple(pixel_values.shape)}")
+        check_pictures(pixel_values, self.config.num_channels, self.config.patch, films=True)
         frames, divided = pixel_values.shape[1], self.config.attention_type == "divided_space_time"
         x = self._embed(pixel_values)
         for layer in self.encoder.layers:
@@ -104,7 +102,7 @@ class TimesformerForVideoClassification(nn.Module):
         config, (batch, frames), (height, width) = self.config, films.shape[:2], films.shape[-2:]
         patches = self.patches(films.flatten(0, 1))
         positions = vision.resized(self.position_embedding[:, 1:], config.grid, config.grid_of(height, width), "nearest")
-        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        x = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         x = self.dropout(x + torch.cat([self.position_embedding[:, :1], positions], dim=1))
         if self.time_embedding is None:
             return x

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headwise.attention.positions import sinusoids
 from headwise.blocks.layers import Stack, normal_
-from headwise.models.interface import ClassifierOutput, classified
+from headwise.models.interface import ClassifierOutput, check_pictures, classified
 from headwise.models.videomae.config import VideoMAEConfig
 from headwise.models.vision import Patches, layer, norm
 
@@ -34,6 +34,7 @@ class VideoMAEForVideoClassification(nn.Module):
         """Scores of every class. labels: (batch,) classes, (batch, labels) of 0.0 and 1.0, or the numbers to regress. Raises
         ValueError where the films have not the size of the config."""
         config = self.config
+        check_pictures(pixel_values, config.num_channels, films=True)
         wanted = (config.num_frames, config.num_channels, *config.image)
         if pixel_values.shape[1:] != wanted:
             got = tuple(pixel_values.shape[1:])

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise.blocks.layers import normal_
-from headwise.models.interface import ClassifierOutput, classified
+from headwise.models.interface import ClassifierOutput, check_pictures, classified
 from headwise.models.vision import Patches, encoder, learned, resized
 from headwise.models.vit.config import ViTConfig
 
@@ -37,9 +37,10 @@ class ViTForImageClassification(nn.Module):
         interpolate_pos_encoding: takes pictures of any size, with the table of positions resized (bicubic) to their patches;
         otherwise raises ValueError where they have not the size of the config.
         """
+        check_pictures(pixel_values, self.config.num_channels, self.config.patch)
         positions = self._positions(pixel_values.shape[-2], pixel_values.shape[-1], interpolate_pos_encoding)
         patches = self.patches(pixel_values)
-        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        x = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         x = self.encoder(self.dropout(x + positions), None)
         return classified(self.classifier(x[:, 0]), labels, self.config.problem_type)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from headwise.blocks.layers import normal_
 from headwise.models.detection import MLP, DetectionOutput, set_loss
+from headwise.models.interface import check_pictures
 from headwise.models.vision import Patches, Size, encoder, learned, resized
 from headwise.models.yolos.config import YolosConfig
 
@@ -49,8 +50,9 @@ class YolosForObjectDetection(nn.Module):
         labels: a mapping per picture, "class_labels" (objects,) and "boxes" (objects, 4): centre x and y, width, height, as
         parts of the picture. loss: that of the matched set (``detection.set_loss``).
         """
+        check_pictures(pixel_values, self.config.num_channels, self.config.patch)
         patches = self.patches(pixel_values)
-        tokens = [table.expand(len(patches), -1, -1) for table in (self.class_token, self.detection_tokens)]
+        tokens = [table.expand(patches.shape[0], -1, -1) for table in (self.class_token, self.detection_tokens)]
         grid = self.config.grid_of(pixel_values.shape[-2], pixel_values.shape[-1])
         x = torch.cat([tokens[0], patches, tokens[1]], dim=1) + self._positions(self.position_embedding, grid)
         x = self.dropout(x)
