@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import traceback
 from dataclasses import fields
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_compiled_is_one_graph(pair):
     (sum(x.sum() for x in outputs(got).values()) if loss is None else loss).backward()
     torch.testing.assert_close(loss, getattr(want, "loss", None))
     torch.testing.assert_close(outputs(got), outputs(want), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_model_is_pickled(pair):
+    again = pickle.loads(pickle.dumps(pair.ours))
+    torch.testing.assert_close(outputs(again(**pair.system.inputs())), outputs(pair.ours(**pair.system.inputs())))
+
+
+@pytest.mark.nohook
+@torch.no_grad()
+def test_compiled_it_takes_any_length(tmp_path):
+    """Where sizes are symbols from the start, numbers such as a scale are too."""
+    model = Pair(next(system for system in SYSTEMS if system.name == "GPT2LMHeadModel"), tmp_path).ours
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
+    for length in (7, 5, 11):
+        ids = torch.arange(2 * length).view(2, length)
+        torch.testing.assert_close(compiled(ids).logits, model(ids).logits, **CLOSE)
 
 
 @pytest.mark.nohook
