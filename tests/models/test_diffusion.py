@@ -236,8 +236,8 @@ def test_in_half_precision_is_the_model_alone(dtype):
         model = Says(lambda x, t, y: torch.where(y == 7, -1000.0, 1000.0)[:, None, None, None].expand_as(x).to(x))
         model.weight = nn.Parameter(torch.zeros((), dtype=precision))
         drawn = hw.diffusion.sample(model.eval(), LABELS, sampler=hw.diffusion.DDIM(2), guidance_scale=60.0, seed=0)
-        given = {"timestep": torch.tensor([5, 500]), "noise": torch.ones(SHAPE)}
-        loss = hw.diffusion.loss(model, torch.zeros(SHAPE, dtype=precision), LABELS, **given)
+        clean, noise = torch.zeros(SHAPE, dtype=precision), torch.ones(SHAPE, dtype=precision)
+        loss = hw.diffusion.loss(model, clean, LABELS, timestep=torch.tensor([5, 500]), noise=noise)
         assert {asked[0].dtype for asked in model.asked} == {precision}
         results.append((drawn, loss))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)

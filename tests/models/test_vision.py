@@ -11,6 +11,8 @@ from torch import nn
 
 import headwise as hw
 from headwise.attention.positions import sinusoids
+from headwise.models.detr import DetrConfig
+from headwise.models.imagegpt import ImageGPTConfig
 from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
 from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from headwise.models.vision import resized
@@ -140,24 +142,38 @@ def test_a_picture_is_generated_colour_by_colour(pair):
     assert drawn[0].tokens != drawn[1].tokens
 
 
-@pytest.mark.parametrize("name", ["ViTModel", "VideoMAEModel", "TimesformerModel"])
+@pytest.mark.parametrize("name", ["ViTModel", "YolosModel", "VideoMAEModel", "TimesformerModel"])
 def test_a_published_body_gets_a_fresh_head(name, tmp_path, caplog):
     import transformers
 
-    with_head = name.replace("Model", "ForImageClassification" if name == "ViTModel" else "ForVideoClassification")
-    body = getattr(transformers, name)(tiny.configuration(with_head))
+    heads = {"ViTModel": "ForImageClassification", "YolosModel": "ForObjectDetection"}
+    with_head = name.replace("Model", heads.get(name, "ForVideoClassification"))
+    more = {"use_mask_token": True} if name == "ViTModel" else {}  # of pretraining
+    body = getattr(transformers, name)(tiny.configuration(with_head), **more)
     tiny.randomise(body)
     body.save_pretrained(tmp_path)
     model = hw.load(tmp_path, architecture=with_head)
-    assert "classifier" in caplog.text
+    assert ("bbox_predictor" if name == "YolosModel" else "classifier") in caplog.text
     pixels = tiny.inputs(with_head)["pixel_values"]
-    assert model(pixels).logits.shape == (3, 5)
+    assert model(pixels).logits.shape == ((3, 5, 3) if name == "YolosModel" else (3, 5))
     seen = []
     model.encoder.register_forward_hook(lambda module, given, x: seen.append(x))
     model.encoder.norm.register_forward_hook(lambda module, given, x: seen.append(x))
     with torch.no_grad():
         model(pixels)
         torch.testing.assert_close(seen[0], body.eval()(pixels).last_hidden_state, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "config", [ViTConfig, YolosConfig, DetrConfig, ImageGPTConfig, TimesformerConfig, VideoMAEConfig], ids=lambda x: x.__name__
+)
+def test_defaults_are_the_references(config):
+    import transformers
+
+    theirs = getattr(transformers, config.__name__)().to_dict()
+    own = {"id2label", "use_timm_backbone", "backbone", "backbone_config", "backbone_kwargs"}  # written otherwise
+    ours = {name: value for name, value in config().to_entries().items() if name not in own}
+    assert ours == {name: theirs[name] for name in ours}
 
 
 SHALLOW = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 256, "intermediate_size": 64}
