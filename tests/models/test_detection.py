@@ -17,7 +17,7 @@ from headwise.models.detection import DetectionConfig, DetectionOutput, corners,
 from headwise.models.detr import DetrConfig, DetrForObjectDetection, ResNetConfig
 from headwise.models.detr.resnet import ResNet
 
-CONFIG = DetectionConfig(id2label={str(i): str(i) for i in range(4)}, class_cost=2, bbox_cost=3, bbox_loss_coefficient=4)
+CONFIG = DetectionConfig(id2label={i: str(i) for i in range(4)}, class_cost=2, bbox_cost=3, bbox_loss_coefficient=4)
 
 
 def boxes(*shape: int) -> torch.Tensor:

@@ -51,7 +51,7 @@ SMOL = LlamaConfig(
     num_key_value_heads=3,
     tie_word_embeddings=True,
 )
-IMAGENET, KINETICS, COCO = ({"id2label": {str(i): str(i) for i in range(labels)}} for labels in (1000, 400, 91))
+IMAGENET, KINETICS, COCO = ({"id2label": {i: str(i) for i in range(labels)}} for labels in (1000, 400, 91))
 YOLOS_TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "image_size": [800, 1333]}
 YOLOS_SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 VIT_LARGE = ViTConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **IMAGENET)

@@ -70,8 +70,7 @@ class _OneByOne(Search):
     def run(self, steps: Steps, start: Tensor, ends: Integers, limits: Integers, never: Integers = ()) -> list[Hypothesis]:
         limit, end = (torch.tensor(list(numbers), device=start.device) for numbers in (limits, ends))
         tokens, choose = start[:, None], self.chooser(start.device)
-        total, done = torch.zeros(len(start), device=start.device), torch.zeros_like(start, dtype=torch.bool)
-        ended = done.clone()
+        total, (done, ended) = torch.zeros_like(start, dtype=torch.float32), torch.zeros_like(start.expand(2, -1)).bool()
         while not done.all():
             log_p = _log_p(steps.advance(tokens[:, -1:]), never)
             token = choose(log_p)
@@ -195,10 +194,9 @@ def generate(
     A decoder alone continues input_ids, prompts padded on the left; an encoder-decoder reads them (padded on the right) and
     answers. attention_mask: true or 1 = a real token. search: ``hw.generation.Greedy()`` (None), ``Beam`` or ``Sample``.
     max_new_tokens: the limit, or one per row; a table of positions is another. cache: makes each layer's cache.
-
     Ends at the checkpoint's eos_token_id and never says a token that it forbids (bad_words_ids of one token,
     suppress_tokens); other wishes of its generation_config.json are not applied. Raises ValueError where a prompt is padded on
-    the right or longer than the model's positions, where a fixed cache could become too small, or a model does not generate.
+    the right or longer than the model's positions, a fixed cache could become too small, a model trains or does not generate.
     """
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.numel() == 0:
         raise ValueError(f"input_ids: expected tokens, (batch, length); got {getattr(input_ids, 'shape', input_ids)}")
@@ -210,6 +208,8 @@ def generate(
         raise ValueError(f"max_new_tokens: expected at least 1, or that for each of {len(input_ids)} rows; got {limits}")
     if keep is not None and keep.shape != input_ids.shape:
         raise ValueError(f"attention_mask: expected {tuple(input_ids.shape)}, as input_ids; got {tuple(keep.shape)}")
+    if model.training:
+        raise ValueError("model: expected in eval mode, model.eval()")
     if isinstance(model, EncoderDecoder):
         steps: _Decoding = _Answering(model, cache, input_ids, keep, search.rows)
         start, before = torch.full_like(input_ids[:, 0], model.start_token_id), 0

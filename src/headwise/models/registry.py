@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headwise.models.bert.checkpoint import FORMAT as BERT
-from headwise.models.checkpoint.config import Config
+from headwise.models.checkpoint.config import Config, Labelled
 from headwise.models.checkpoint.folder import (
     CheckpointError,
     find,
@@ -64,21 +64,27 @@ log = logging.getLogger(__name__)
 Places = Mapping[str, tuple[tuple[str, ...], Stored]]
 
 
-def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load(
+    folder: str | os.PathLike[str],
+    architecture: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    labels: Sequence[str] | None = None,
+) -> nn.Module:
     """The model in ``folder``, or of that name on the Hub ("owner/name"), in eval mode.
 
     Reads what the reference library of each architecture publishes: config.json and model.safetensors (or several with an
     index; or pytorch_model.bin, tensors only), diffusion_pytorch_model.safetensors beside a config.json of diffusers, whose
     pipelines hold it in their folder "transformer". architecture: another head of the same system than config.json names, e.g.
-    "BertForQuestionAnswering" for training from a masked language model; what such a head lacks starts afresh, and a warning
-    is logged. Raises CheckpointError with a sentence: which tensor is missing, unexpected, of the wrong shape or not finite;
-    which architecture or setting is unknown, and what is known; what is damaged.
+    "BertForQuestionAnswering" for training from a masked language model. labels: the names of your own classes, for training
+    a classifier or a detector further. What such a head lacks, or has for another number of classes, starts afresh, and a
+    warning is logged. Raises CheckpointError with a sentence: which tensor is missing, unexpected, of the wrong shape or not
+    finite; which architecture or setting is unknown, and what is known; what is damaged.
     """
     _check_dtype(dtype)
     path = model_folder(find(folder))
     entries = read_config(path)
     form, name, own = _architecture(path, entries, architecture)
-    config = _settings(form, name, entries, path)
+    config = _labelled(_settings(form, name, entries, path), labels, name)
     weights, file = read_weights(path, form.files)
     if config.depth > len(weights):  # seconds to build, for nothing
         raise CheckpointError(f"{file} holds {len(weights)} tensors, too few for {config.depth} layers")
@@ -90,7 +96,8 @@ def load(folder: str | os.PathLike[str], architecture: str | None = None, dtype:
         model = _empty(form, name, config, path)
         found = _found(weights, form.keys, model, file)
     del weights  # so that what is filled in below is freed one by one
-    fresh = _check(found, model, form.keys, file, body_only=name != own)
+    fresh = _check(found, model, form.keys, file, body_only=name != own, relabelled=labels is not None)
+    found = {key: tensor for key, tensor in found.items() if key not in fresh}
     if fresh:
         log.warning("%s has no %s: they start afresh and want training", file, _some(fresh))
         model = form.models[name](config).to(dtype)
@@ -111,6 +118,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     if not found:
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(ARCHITECTURES)}")
     (form, name), config = found[0], _config(model)
+    path = model_folder(path) if form.model_type is None else path  # a pipeline's model goes back to its place
+    _check_against_config(model, _empty(form, name, config, path))
     ours = {key: tensor.detach().to(dtype or tensor.dtype) for key, tensor in tensors(model).items()}
     places = form.keys.places(model)
     weights = {key: stored.write([ours[part] for part in parts]).contiguous() for key, (parts, stored) in places.items()}
@@ -138,6 +147,15 @@ def build(folder: str | os.PathLike[str]) -> nn.Module:
 def _check_dtype(dtype: torch.dtype | None) -> None:
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype: expected one of {', '.join(map(str, FLOATS))}; got {dtype}")
+
+
+def _check_against_config(model: nn.Module, wanted: nn.Module) -> None:
+    """Raises ValueError where a part was exchanged for one that the configuration does not tell of: nobody could read that."""
+    held = model.state_dict()
+    for name, tensor in tensors(wanted).items():
+        if name not in held or held[name].shape != tensor.shape:
+            got = tuple(held[name].shape) if name in held else "missing"
+            raise ValueError(f"{name} is {got}, but model.config says {tuple(tensor.shape)}")
 
 
 def _config(model: nn.Module) -> Config:
@@ -172,6 +190,17 @@ def _settings(form: Format, name: str, entries: Mapping[str, Any], path: Path) -
         return form.config.from_entries(said)
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path / 'config.json'} makes no {name}: {error}") from error
+
+
+def _labelled(config: Config, labels: Sequence[str] | None, name: str) -> Config:
+    """With the classes that are asked for, if any are."""
+    if labels is None:
+        return config
+    if not isinstance(config, Labelled):
+        raise ValueError(f"labels: {name} does not tell classes apart")
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels: expected the names of the classes; got {labels!r}")
+    return replace(config, id2label=dict(enumerate(labels)))
 
 
 def _empty(form: Format, name: str, config: Config, path: Path) -> nn.Module:
@@ -216,8 +245,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
-def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool) -> set[str]:
-    """Raises CheckpointError unless the file has what is wanted; returns what may start afresh, where another head is asked."""
+def _check(
+    found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool, relabelled: bool
+) -> set[str]:
+    """Raises CheckpointError unless the file has what is wanted; returns what may start afresh, where another head is asked or
+    the classes are others."""
     ours, wanted = tensors(model), {}
     for name, (parts, stored) in keys.places(model).items():
         try:
@@ -230,7 +262,10 @@ def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path
     for kind, names in (("misses", missing - fresh), ("has unexpected", unexpected)):
         if names:
             raise CheckpointError(f"{file} {kind} {len(names)} tensors: {_some(names)}")
-    for name in wanted.keys() & found.keys():
+    if relabelled:
+        held = wanted.keys() & found.keys()
+        fresh |= {name for name in held if keys.is_head(name) and found[name].shape != wanted[name]}
+    for name in wanted.keys() & found.keys() - fresh:
         if found[name].shape != wanted[name]:
             raise CheckpointError(f"{file}: {name} is {tuple(found[name].shape)}, the model's is {tuple(wanted[name])}")
         if found[name].dtype not in FLOATS:

@@ -67,22 +67,29 @@ class Labelled(Config):
     choice for one label), "single_label_classification" (for integer labels) or "multi_label_classification" (for float ones).
     """
 
-    id2label: Mapping[str, str] = field(default_factory=lambda: {"0": "LABEL_0", "1": "LABEL_1"})
+    id2label: Mapping[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.id2label:
-            raise ValueError("id2label: expected at least one label")
+        if not self.id2label or not all(type(number) is int for number in self.id2label):
+            raise ValueError(f"id2label: expected a name for each class by its number, from 0; got {dict(self.id2label)!r}")
 
     @classmethod
     def from_entries(cls: type[C], entries: Mapping[str, Any]) -> C:
-        if entries.get("id2label") is None:
+        names = entries.get("id2label")
+        if names is None:
             labels = entries.get("num_labels", 2)
             if type(labels) is not int or not 0 < labels <= 2**20:
                 raise ValueError(f"num_labels: expected an integer from 1 to {2**20}; got {labels!r}")
-            entries = {**entries, "id2label": {str(i): f"LABEL_{i}" for i in range(labels)}}
-        return super().from_entries(entries)
+            names = {i: f"LABEL_{i}" for i in range(labels)}
+        elif isinstance(names, Mapping):  # in JSON every key is text
+            names = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
+        rest = {name: entry for name, entry in entries.items() if name != "label2id"}  # the same once more
+        return super().from_entries({**rest, "id2label": names})
+
+    def to_entries(self) -> dict[str, Any]:
+        return {**super().to_entries(), "label2id": {name: number for number, name in self.id2label.items()}}
 
     @property
     def num_labels(self) -> int:
