@@ -451,3 +451,4 @@ def test_a_wrong_picture_is_refused_with_a_sentence(tmp_path):
         model(torch.ones(1, 3, 64, 64), torch.ones(1, 2, 2))
     with pytest.raises(ValueError, match="2 x 51 places of features are more than this model's 50 x 50"):
         model(torch.ones(1, 3, 64, 51 * 32))
+    assert model(torch.ones(1, 3, 64, 50 * 32)).logits.isfinite().all()

@@ -121,6 +121,14 @@ def test_a_table_in_float32_is_near():
         torch.testing.assert_close(got, scheduler.step(said, t, x).prev_sample, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("after", [0.71, 0.97])
+def test_rounding_leaves_no_less_noise_than_none(after):
+    """With eta = 1 next to pure noise: 1 - a_s - sigma^2 is 0, and rounded less, which has no real root."""
+    nothing = torch.zeros(SHAPE)
+    got = hw.diffusion.DDIM(1, eta=1.0).step(nothing, Prediction(nothing, None), 1e-30, after, lambda: nothing)
+    torch.testing.assert_close(got, nothing)  # of the same dtype: no complex numbers
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """The reference's model and ours, in float64, calm enough not to blow up noise."""
