@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise.models.checkpoint.config import Labelled
-from headwise.models.interface import exported
+from headwise.models.interface import described, exported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,13 @@ class DetectionOutput:
     loss_dict: dict[str, Tensor] | None = None
 
     @torch.no_grad()
-    def detections(self, sizes: Tensor | Sequence[Sequence[int]], threshold: float = 0.5) -> list[Detections]:
+    def detections(self, sizes: Tensor | Sequence[Sequence[int]] | None = None, threshold: float = 0.5) -> list[Detections]:
         """What is in each picture: of every query the most probable object, p = softmax(logits), where p > threshold.
 
-        sizes: (height, width) of every picture as it was before it was resized and padded. Boxes that reach beyond the
-        picture are left as they are.
+        sizes: (height, width) of every picture as it was before it was resized and padded (PIL's .size is turned round: width,
+        height); None leaves boxes as parts of the picture. Boxes that reach beyond the picture are left as they are.
         """
+        sizes = [(1, 1)] * len(self.logits) if sizes is None else sizes
         try:
             heights_widths = torch.as_tensor(sizes, device=self.logits.device)
         except (TypeError, ValueError, RuntimeError):
@@ -209,7 +210,8 @@ def _objects(labels: Sequence[Mapping[str, Tensor]], logits: Tensor, boxes: Tens
         held = label if isinstance(label, Mapping) else {}
         missing = [name for name in ("class_labels", "boxes") if not isinstance(held.get(name), Tensor)]
         if missing:
-            raise ValueError(f'labels[{i}]: expected tensors "class_labels" and "boxes"; got no {" and no ".join(missing)}')
+            got = {name: described(x) for name, x in held.items()}
+            raise ValueError(f'labels[{i}]: expected tensors "class_labels" and "boxes"; got {got or described(label)}')
         classes, places, none = label["class_labels"], label["boxes"], logits.shape[-1] - 1
         if classes.dim() != 1 or classes.is_floating_point() or classes.dtype == torch.bool:
             raise ValueError(

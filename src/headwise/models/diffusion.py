@@ -5,10 +5,16 @@
 
 hw.diffusion.sample(model, labels, seed=0)                                          250 steps, guided by the classes
 hw.diffusion.sample(model, labels, sampler=hw.diffusion.DDIM(steps=50))             fewer, and no noise on the way
-hw.diffusion.loss(model, pictures, labels).backward()                               a step of training
 
-Where the model works on latents, so do both: an autoencoder is yours to call. With those of diffusers, ``scale`` being the
-autoencoder's config.scaling_factor (0.18215 for the published DiT):
+Training, here on pictures of pixels, from -1 to 1, drawn with clip=1.0 (the blocks of a DiT drop classes each for itself, as
+in diffusers; guidance wants them dropped everywhere at once, as ``loss`` does it, and nowhere besides):
+
+    model.label_dropout = 0
+    hw.diffusion.loss(model, pictures, labels).backward()
+    drawn = hw.diffusion.sample(model.eval(), labels, sampler=hw.diffusion.DDPM(clip=1.0))
+
+Where the model works on latents, so do both: an autoencoder is yours to bring, headwise has none. With those of diffusers,
+``scale`` being the autoencoder's config.scaling_factor (0.18215 for the published DiT):
 
     pictures = vae.decode(hw.diffusion.sample(model, labels) / scale).sample             in [-1, 1]
     loss = hw.diffusion.loss(model, vae.encode(pictures).latent_dist.sample() * scale, labels)
@@ -17,132 +23,20 @@ autoencoder's config.scaling_factor (0.18215 for the published DiT):
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headwise.models.interface import described
+from headwise.models.samplers import DDIM, DDPM, Prediction, Sampler, Schedule
+
+__all__ = ["DDIM", "DDPM", "Sampler", "Schedule", "loss", "sample"]
+
 Pictures = Float[Tensor, "batch channels height width"]
 INTEGERS = (torch.int32, torch.int64)
 PIXEL = 2 / 255  # the width of one of 256 levels between -1 and 1
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How much noise there is at each of ``steps`` steps of training: beta_t rises evenly from beta_start to beta_end (Ho et
-    al. 2020). ``signal`` is a_t, the share of the picture's variance that is left."""
-
-    steps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or not 2 <= self.steps <= 10**6:
-            raise ValueError(f"steps: expected an integer from 2 to 1,000,000; got {self.steps!r}")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(f"expected 0 < beta_start <= beta_end < 1; got {self.beta_start} and {self.beta_end}")
-
-    def signal(self) -> Float[Tensor, " steps"]:  # in float64: in float32 the last digits of 1 - a_0 would be rounding
-        return (1 - torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)).cumprod(dim=0)
-
-
-@dataclass
-class Prediction:
-    """What a model says about x_t: the noise, and where the log-variance of a step back lies between the least and the most
-    that it can be, -1 ... 1 (Nichol and Dhariwal 2021, section 3.1); None where it does not say."""
-
-    noise: Tensor
-    between: Tensor | None
-
-    def clean(self, x: Tensor, signal: float | Tensor, clip: float | None = None) -> Tensor:
-        """x_0 = (x_t - sqrt(1 - a_t) noise) / sqrt(a_t), what x_t then is a noisy version of."""
-        clean = (x - (1 - signal) ** 0.5 * self.noise) / signal**0.5
-        return clean if clip is None else clean.clamp(-clip, clip)
-
-
-class Sampler(ABC):
-    """How noise is taken away, step by step. clip: the predicted x_0 is kept in [-clip, clip]; 1.0 suits pixels."""
-
-    steps: int
-    clip: float | None
-
-    def __post_init__(self) -> None:
-        if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"steps: expected an integer from 1; got {self.steps!r}")
-        if self.clip is not None and not (isinstance(self.clip, int | float) and self.clip > 0):
-            raise ValueError(f"clip: expected a number above 0, or None; got {self.clip!r}")
-
-    @abstractmethod
-    def timesteps(self, steps: int) -> list[int]:
-        """Those of a schedule's steps that are gone through, the noisiest first."""
-
-    @abstractmethod
-    def step(self, x: Tensor, prediction: Prediction, signal: float, after: float, draw: Callable[[], Tensor]) -> Tensor:
-        """From x_t to the next: ``signal`` is a_t, ``after`` that of the next, 1.0 at the end; ``draw`` makes N(0, 1)."""
-
-
-@dataclass(frozen=True)
-class DDPM(Sampler):
-    """Ancestral sampling (Ho et al. 2020, algorithm 2): from x_t to x_s by x_s ~ N(mean, variance I), with b = 1 - a_t / a_s,
-
-        mean = sqrt(a_s) b / (1 - a_t) x_0 + sqrt(a_t / a_s) (1 - a_s) / (1 - a_t) x_t
-        log variance = v log b + (1 - v) log(b (1 - a_s) / (1 - a_t))
-
-    v is what a model with twice as many channels says ((between + 1) / 2, "learned_range"), and 0 elsewhere ("fixed_small").
-    Steps are spread evenly over 0 ... T - 1, both among them, and rounded (Nichol and Dhariwal 2021; "linspace" in diffusers).
-    """
-
-    steps: int = 250
-    clip: float | None = None
-
-    def timesteps(self, steps: int) -> list[int]:
-        return torch.linspace(steps - 1, 0, self.steps, dtype=torch.float64).round().long().tolist()
-
-    def step(self, x: Tensor, prediction: Prediction, signal: float, after: float, draw: Callable[[], Tensor]) -> Tensor:
-        beta, rest = 1 - signal / after, (1 - after) / (1 - signal)
-        clean = prediction.clean(x, signal, self.clip)
-        mean = after**0.5 * beta / (1 - signal) * clean + (signal / after) ** 0.5 * rest * x
-        if after == 1:
-            return mean
-        if prediction.between is None:
-            return mean + (beta * rest) ** 0.5 * draw()
-        v = (prediction.between + 1) / 2
-        return mean + ((v * math.log(beta) + (1 - v) * math.log(beta * rest)) / 2).exp() * draw()
-
-
-@dataclass(frozen=True)
-class DDIM(Sampler):
-    """Implicit sampling (Song et al. 2021, equation 12), from x_t to x_s, with noise as x_0 and x_t have it:
-
-        x_s = sqrt(a_s) x_0 + sqrt(1 - a_s - sigma^2) noise + sigma N(0, 1)
-        sigma^2 = eta^2 (1 - a_s) / (1 - a_t) (1 - a_t / a_s)
-
-    eta: 0 = no noise on the way, 1 = as much as ``DDPM``. A learned variance is not used. Step i is floor(i T / steps)
-    ("leading" in diffusers, which for a ``steps`` that does not divide T leaves out the noisiest).
-    """
-
-    steps: int = 50
-    eta: float = 0.0
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.eta, int | float) or not 0 <= self.eta <= 1:
-            raise ValueError(f"eta: expected a number in [0, 1]; got {self.eta!r}")
-
-    def timesteps(self, steps: int) -> list[int]:
-        return [i * steps // self.steps for i in reversed(range(self.steps))]
-
-    def step(self, x: Tensor, prediction: Prediction, signal: float, after: float, draw: Callable[[], Tensor]) -> Tensor:
-        clean = prediction.clean(x, signal, self.clip)
-        noise = prediction.noise if self.clip is None else (x - signal**0.5 * clean) / (1 - signal) ** 0.5
-        sigma = self.eta * ((1 - after) / (1 - signal) * (1 - signal / after)) ** 0.5
-        x = after**0.5 * clean + max(1 - after - sigma**2, 0.0) ** 0.5 * noise
-        return x + sigma * draw() if sigma > 0 else x
 
 
 @torch.no_grad()
@@ -160,8 +54,9 @@ def sample(
     model: a ``DiTTransformer2DModel``, or what is called as it and has its config, in eval mode. class_labels: (batch,), from 0
     to num_embeds_ada_norm, which is the null class. sampler: ``DDPM()`` (None) or ``DDIM()``. guidance_scale: s in
     u + s (c - u), where the model says the noise c for the class and u for the null class (Ho and Salimans 2022, whose w is
-    s - 1); 1.0 asks for c alone, in half the time. A learned variance stays that of c. seed: of the random numbers; None =
-    torch's own. schedule: the one of the training. Raises ValueError for what none of these can be.
+    s - 1), both in one batch, the classes first; 1.0 asks for c alone, in half the time. A learned variance stays that of c.
+    seed: of the random numbers; None = torch's own. schedule: the one of the training. Raises ValueError for what none of these
+    can be.
     """
     sampler, schedule = DDPM() if sampler is None else sampler, Schedule() if schedule is None else schedule
     if not isinstance(sampler, Sampler):
@@ -172,7 +67,7 @@ def sample(
         raise ValueError(f"guidance_scale: expected a number of at least 0, 1.0 = not guided; got {guidance_scale!r}")
     if model.training:
         raise ValueError("model: expected in eval mode, model.eval(): in training it drops classes")
-    config: Any = model.config
+    config = _config(model)
     _check_labels(class_labels, config.num_embeds_ada_norm)
     device, dtype = class_labels.device, next((x.dtype for x in model.parameters()), torch.float32)
     shape = (len(class_labels), config.in_channels, config.sample_size, config.sample_size)
@@ -208,17 +103,18 @@ def loss(
     how often the null class stands in for a class, which guidance needs; the blocks of a DiT drop besides, each for itself,
     unless its own label_dropout is 0. Raises ValueError for what does not fit.
     """
-    config, schedule = cast(Any, model.config), schedule or Schedule()
+    config, schedule = _config(model), schedule or Schedule()
     _check_labels(class_labels, config.num_embeds_ada_norm)
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"label_dropout: expected a number in [0, 1]; got {label_dropout}")
-    if clean.dim() != 4 or clean.shape[1] != config.in_channels or len(clean) != len(class_labels):
-        wanted = f"({len(class_labels)}, {config.in_channels} channels, height, width)"
-        raise ValueError(f"clean: expected {wanted}; got {tuple(clean.shape)}")
+    fits = isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4
+    if not fits or clean.shape[:2] != (len(class_labels), config.in_channels):
+        wanted = f"floats ({len(class_labels)} as class_labels, {config.in_channels} channels, height, width)"
+        raise ValueError(f"clean: expected {wanted}; got {described(clean)}")
     if timestep is None:
         timestep = torch.randint(schedule.steps, class_labels.shape, device=clean.device)
-    elif timestep.dtype not in INTEGERS or not _within(timestep, schedule.steps):
-        raise ValueError(f"timestep: expected integers from 0 to {schedule.steps - 1}; got {timestep.tolist()}")
+    elif not isinstance(timestep, Tensor) or timestep.dtype not in INTEGERS or not _within(timestep, schedule.steps):
+        raise ValueError(f"timestep: expected a tensor of integers from 0 to {schedule.steps - 1}; got {timestep}")
     start = clean.to(torch.promote_types(clean.dtype, torch.float32))
     noise = torch.randn_like(start) if noise is None else noise.to(start.dtype)
     for name, x, shape in (("timestep", timestep, class_labels.shape), ("noise", noise, clean.shape)):
@@ -288,10 +184,16 @@ def _split(output: Tensor, channels: int) -> Prediction:
     return Prediction(output[:, :channels], output[:, channels:] if output.shape[1] > channels else None)
 
 
+def _config(model: Any) -> Any:
+    if not hasattr(getattr(model, "config", None), "num_embeds_ada_norm"):
+        raise ValueError(f"model: expected one that says the noise in a picture of a class; got {type(model).__name__}")
+    return model.config
+
+
 def _check_labels(labels: Tensor, null: int) -> None:
     sound = isinstance(labels, Tensor) and labels.dim() == 1 and len(labels) > 0 and labels.dtype in INTEGERS
     if not sound or not _within(labels, null + 1):
-        got = labels.tolist() if sound else getattr(labels, "shape", labels)
+        got = labels.tolist() if sound else described(labels)
         raise ValueError(f"class_labels: expected integers (batch,) from 0 to {null}, which is the null class; got {got}")
 
 

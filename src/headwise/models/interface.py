@@ -64,6 +64,8 @@ def classified(logits: Tensor, labels: Tensor | None, problem_type: str | None) 
     problem_type says which, or, where it is None, their number and kind."""
     if labels is None:
         return ClassifierOutput(logits)
+    if not isinstance(labels, Tensor) or labels.shape[:1] != logits.shape[:1]:
+        raise ValueError(f"labels: expected a tensor, for each of the {logits.shape[0]} inputs; got {described(labels)}")
     if problem_type == "regression" or (problem_type is None and logits.shape[-1] == 1):
         return ClassifierOutput(logits, functional.mse_loss(logits, labels.view_as(logits).to(logits.dtype)))
     if problem_type == "single_label_classification" or not labels.is_floating_point():
@@ -83,14 +85,19 @@ def padding(attention_mask: Tensor | None, tokens: Tensor | None) -> Mask | None
     return masks.padding(attention_mask.bool())
 
 
+def described(x: Any) -> str:
+    """What came, for a message."""
+    return f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
 def check_pictures(pixels: Any, channels: int, least: tuple[int, int] = (1, 1), films: bool = False) -> None:
     """Raises ValueError unless they are (batch, channels, height, width) of floats, films with frames before the channels."""
     axes = ["batch", *(["frames"] if films else []), f"{channels} channels", "height", "width"]
     fits = isinstance(pixels, Tensor) and pixels.is_floating_point() and pixels.dim() == len(axes)
     fits = fits and pixels.shape[-3] == channels and 0 not in pixels.shape[1:]
     if not fits or pixels.shape[-2] < least[0] or pixels.shape[-1] < least[1]:
-        got = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise ValueError(f"pixel_values: expected floats ({', '.join(axes)}), at least {least} pixels; got {got}")
+        wanted = f"floats ({', '.join(axes)}), at least {least} pixels"
+        raise ValueError(f"pixel_values: expected {wanted}; got {described(pixels)}")
 
 
 def check_length(length: int | Tensor, positions: int | None) -> None:

@@ -15,6 +15,12 @@ class ImageGPTForCausalImageModeling(GPT2LMHeadModel):
 
     start = torch.full((1, 1), model.config.vocab_size - 1)
     found = hw.generate(model, start, search=hw.generation.Sample(top_k=40), max_new_tokens=model.config.n_positions)
+
+    Training on all pixels of pictures, ids (batch, n_positions), from the start token on (there is no place for the last one to
+    be read, so that labels= would not ask for it):
+
+    read = torch.cat([torch.full_like(ids[:, :1], model.config.vocab_size - 1), ids[:, :-1]], dim=1)
+    torch.nn.functional.cross_entropy(model(read).logits.flatten(0, 1), ids.flatten()).backward()
     """
 
     norm = nn.RMSNorm

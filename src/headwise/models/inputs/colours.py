@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -59,11 +60,13 @@ class ColourTokens(ImageProcessor):
         length = np.square(pixels).sum(axis=1)[:, None]
         return (length - 2 * (pixels @ colours.T) + np.square(colours).sum(axis=1)).argmin(axis=1)
 
-    def pictures(self, tokens: Int64[Tensor, "batch pixels"]) -> list[Image.Image]:
+    def pictures(self, tokens: Int64[Tensor, "batch pixels"] | Sequence[Sequence[int]]) -> list[Image.Image]:
         """The pictures that tokens stand for, size["height"] x size["width"] each."""
         from PIL import Image
 
-        if "height" not in self.size or tokens.ndim != 2 or tokens.shape[1] != self.size["height"] * self.size["width"]:
+        tokens, shape = torch.as_tensor(tokens), self.size.values()
+        fits = "height" in self.size and tokens.ndim == 2 and not tokens.is_floating_point()
+        if not fits or tokens.shape[1] != math.prod(shape):
             raise ValueError(f"expected tokens (batch, height width) for {self.size}, got {tuple(tokens.shape)}")
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.clusters):
             raise ValueError(f"tokens of colours are 0 to {len(self.clusters) - 1}; the start token is none")

@@ -48,7 +48,8 @@ class YolosForObjectDetection(nn.Module):
         """A class and a box for every detection token.
 
         labels: a mapping per picture, "class_labels" (objects,) and "boxes" (objects, 4): centre x and y, width, height, as
-        parts of the picture. loss: that of the matched set (``detection.set_loss``).
+        parts of the picture without what pads it, as the authors count them. loss: that of the matched set
+        (``detection.set_loss``).
         """
         check_pictures(pixel_values, self.config.num_channels, self.config.patch)
         patches = self.patches(pixel_values)
