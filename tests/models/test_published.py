@@ -923,6 +923,13 @@ def test_safetensors_stand_before_pickles(theirs):
     assert not (folder / "run").exists()
 
 
+def test_a_model_stands_before_a_pipelines_index(theirs):
+    folder = theirs("GPT2LMHeadModel", **SMALL)
+    expected = hw.load(folder)
+    (folder / "model_index.json").write_text("{}")
+    assert same(hw.load(folder), expected)
+
+
 def test_an_unreadable_file(theirs, monkeypatch):
     folder = theirs("GPT2LMHeadModel", **SMALL)
 
