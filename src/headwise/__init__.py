@@ -40,7 +40,8 @@ MODELS
 What always holds: a query that may attend to nothing gives zero output and zero gradients; scores, softmax and sums are
 computed in at least float32; query head h uses key-value head h // (num_heads // num_kv_heads); a wrong call raises
 ValueError with what was expected and what came. The documentation of each name is its docstring:
-python -m pydoc headwise.attend, headwise.masks.window, headwise.positions.T5Buckets, ...
+python -m pydoc headwise.attend, headwise.masks.window, headwise.positions.T5Buckets, ... What a picture or a film may be:
+headwise.models.inputs.images; what is found in pictures, and how detectors are told: headwise.models.detection.
 """
 
 from headwise.attention import cache, masks, positions
