@@ -215,7 +215,13 @@ def pipeline(model, folder):
 def test_a_pipeline_holds_it_in_a_folder_of_its_own(folder, tmp_path):
     want = hw.load(folder)(**inputs()).sample
     found = pipeline(folder, tmp_path / "pipeline")
-    assert torch.equal(hw.load(found)(**inputs()).sample, want)
+    model = hw.load(found)
+    assert torch.equal(model(**inputs()).sample, want)
+    with torch.no_grad():
+        model.proj_out.bias += 1.0
+    hw.save(model, found)  # back to its place, where its library looks for it
+    assert not (found / "config.json").exists()
+    torch.testing.assert_close(read_by_reference(found / "transformer")(**inputs()).sample, want + 1.0, **CLOSE)
     console = Console(width=120, file=io.StringIO())
     console.print(listing.model(found))
     said = console.file.getvalue()

@@ -566,6 +566,13 @@ def test_a_model_without_a_decoder(tmp_path):
         hw.generate(hw.load(tmp_path), torch.tensor([[5, 7]]))
 
 
+def test_a_model_in_training(tmp_path):
+    """Its dropout would be heard, and nobody would know."""
+    reference("GPT2LMHeadModel").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="model: expected in eval mode"):
+        hw.generate(hw.load(tmp_path).train(), torch.tensor([[5, 7]]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

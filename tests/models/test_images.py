@@ -551,6 +551,14 @@ def test_tokens_and_boxes_that_cannot_be():
     for boxes, classes in ((torch.zeros(2, 3), [1, 2]), (torch.zeros(2, 4), [1]), (torch.zeros(4), [1])):
         with pytest.raises(ValueError, match=re.escape("expected boxes (n, 4) and n classes, got")):
             boxes_relative(boxes, classes, height=3, width=5)
+    for box in ([5.0, 5.0, 1.0, 9.0], [1.0, 9.0, 5.0, 5.0], [1.0, torch.nan, 5.0, 5.0], [1.0, 1.0, torch.inf, 5.0]):
+        with pytest.raises(ValueError, match=re.escape("expected (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; got [")):
+            boxes_relative([box], [1], height=30, width=50)
+    with pytest.raises(ValueError, match="height, width: expected the picture's, at least 1; got 0 and 5"):
+        boxes_relative([[0.0, 0.0, 1.0, 1.0]], [1], height=0, width=5)
+    for none in (b"\x89PNG", io.BytesIO(b"\x89PNG"), 5, None):
+        with pytest.raises(ValueError, match=f"expected pictures .*, got {type(none).__name__}"):
+            ImageProcessor()(none)
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from test_parity import SYSTEMS
 from torch import nn
 
 import headwise as hw
+from headwise.models.vit import ViTConfig
 
 NAMES = ["cat", "dog", "bird", "fish"]
 HEADS = {  # the tensors that know how many classes there are
@@ -70,3 +71,12 @@ def test_a_head_that_the_configuration_does_not_know_is_not_saved(pair, tmp_path
     with pytest.raises(ValueError, match=rf"{name}.weight is \(17, 32\), but model.config says \(\d, 32\)"):
         hw.save(pair.ours, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+def test_classes_are_counted_by_numbers_whatever_a_file_has():
+    config = ViTConfig.from_entries({"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": "0", "dog": "1"}})
+    assert config.id2label == {0: "cat", 1: "dog"}
+    assert config.to_entries()["label2id"] == {"cat": 0, "dog": 1}
+    for wrong in ({"cat": "0"}, {"-1": "cat"}, ["cat"], {"0": 1}):
+        with pytest.raises(ValueError, match="id2label"):
+            ViTConfig.from_entries({"id2label": wrong})
