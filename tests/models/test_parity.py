@@ -18,6 +18,7 @@ SOURCE = torch.tensor([[5, 6, 7, 8, -100, 9, 10], [11, 12, 13, -100, 14, -100, -
 TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, -100, 27, 28, 0, -100], [29, 0, *[-100] * 4]])
 ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
 OF_VISION = {"attentions": "encoder.layers.{}.self_attention"}
+OF_SPACE = {"attentions": "encoder.layers.{}.spatial_attention"}
 TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop.forward": "encoder.layers.{}.temporal_attention"}
 SCORES = {"transformer_blocks.{}.attn1.get_attention_scores": "blocks.{}.self_attention"}
 
@@ -124,8 +125,8 @@ SYSTEMS = [
     System(
         "VideoMAEForVideoClassification", CLASSES, OF_VISION, {"image_size": [16, 24], "tubelet_size": 1, "num_channels": 1}
     ),
-    System("TimesformerForVideoClassification", CLASSES, OF_VISION, kept=TIME, undrawn=("drop_path_rate",)),
-    System("TimesformerForVideoClassification", CLASSES, OF_VISION, {"qkv_bias": False}, TIME, ("drop_path_rate",)),
+    System("TimesformerForVideoClassification", CLASSES, OF_SPACE, kept=TIME, undrawn=("drop_path_rate",)),
+    System("TimesformerForVideoClassification", CLASSES, OF_SPACE, {"qkv_bias": False}, TIME, ("drop_path_rate",)),
     System(
         "TimesformerForVideoClassification",
         CLASSES,

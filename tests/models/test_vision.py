@@ -91,22 +91,22 @@ def test_time_and_space_have_their_own_heads(pair):
     batch, frames, heads, patches = 3, 3, 4, 16
     with hw.observe(pair.ours) as record:
         pair.ours(films)
-    assert list(record) == [f"encoder.layers.{i}.{kind}_attention" for i in range(2) for kind in ("temporal", "self")]
-    time, space = record["encoder.layers.0.temporal_attention"], record["encoder.layers.0.self_attention"]
+    assert list(record) == [f"encoder.layers.{i}.{kind}_attention" for i in range(2) for kind in ("temporal", "spatial")]
+    time, space = record["encoder.layers.0.temporal_attention"], record["encoder.layers.0.spatial_attention"]
     assert time.weights().shape == (batch, patches, heads, frames, frames)
     assert space.weights().shape == (batch, frames, heads, 1 + patches, 1 + patches)
     assert time.head_outputs.shape == (batch, patches, heads, frames, 8)
     measured = hw.statistics(record)
     assert measured["encoder.layers.0.temporal_attention"].received.shape == (batch, patches, heads, frames)
     assert measured["encoder.layers.0.temporal_attention"].queries.tolist() == [batch * patches * frames] * heads
-    assert measured["encoder.layers.0.self_attention"].top_keys.shape == (batch, frames, heads, 1 + patches, 3)
+    assert measured["encoder.layers.0.spatial_attention"].top_keys.shape == (batch, frames, heads, 1 + patches, 3)
     # In the first layer a frame's heads over space see that frame alone, but through time; over time a patch sees itself alone.
     films[1, 2, :, 8:16, 16:24] += 1.0  # of the second film, the last frame, the patch in row 1, column 2
     with hw.observe(pair.ours) as moved:
         pair.ours(films)
     changed = (moved["encoder.layers.0.temporal_attention"].key != time.key).any(-1).any(2)
     assert changed.nonzero().tolist() == [[1, 6, 2]]
-    changed = (moved["encoder.layers.0.self_attention"].key != space.key).any(-1).any(2)
+    changed = (moved["encoder.layers.0.spatial_attention"].key != space.key).any(-1).any(2)
     assert changed.nonzero().tolist() == [[1, frame, 1 + 6] for frame in range(frames)]
 
 

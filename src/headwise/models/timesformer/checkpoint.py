@@ -9,8 +9,15 @@ from headwise.models.vision import published_names
 LAYER = "timesformer.encoder.layer.{i}"
 
 
-def _fused(attention: str) -> Stored:
-    return Stored(tuple(f"encoder.layers.{{i}}.{attention}.{part}_proj.{{leaf}}" for part in "qkv"))
+def _fused(attention: str, leaf: str = "{leaf}") -> Stored:
+    return Stored(tuple(f"encoder.layers.{{i}}.{attention}.{part}_proj.{leaf}" for part in "qkv"))
+
+
+# Attention over space in layers that have one over time too; elsewhere it is the layer's only one, under the same names.
+SPATIAL = {f"{LAYER}.attention.attention.qkv.{leaf}": _fused("spatial_attention", leaf) for leaf in ("weight", "bias")} | {
+    f"{LAYER}.attention.output.dense.{leaf}": f"encoder.layers.{{i}}.spatial_attention.out_proj.{leaf}"
+    for leaf in ("weight", "bias")
+}
 
 
 KEYS = Keys(
@@ -22,6 +29,7 @@ KEYS = Keys(
         f"{LAYER}.temporal_attention.attention.qkv.{{leaf}}": _fused("temporal_attention"),
         f"{LAYER}.temporal_attention.output.dense.{{leaf}}": "encoder.layers.{i}.temporal_attention.out_proj.{leaf}",
         f"{LAYER}.temporal_dense.{{leaf}}": "encoder.layers.{i}.temporal_dense.{leaf}",
+        **SPATIAL,
         f"{LAYER}.attention.attention.qkv.{{leaf}}": _fused("self_attention"),
         **published_names("timesformer"),
     },

@@ -21,15 +21,15 @@ class DividedLayer(nn.Module):
     """Divided space-time attention: time, space and feed-forward, each within its residual.
 
     x_pt <- x_pt + W temporal_attention(norm x)_pt + b      over the frames t of every patch p; the class token takes no part
-    x_pt <- x_pt + self_attention(norm [c, x_t])_pt         over the patches p of every frame t, and a copy of the class token
+    x_pt <- x_pt + spatial_attention(norm [c, x_t])_pt      over the patches p of every frame t, and a copy of the class token
     c    <- c + what its copies got, the mean over t
     x    <- x + feed_forward(norm x)
 
-    Both keep their axes apart, in records too: temporal_attention is (batch, patches, heads, frames, frames), self_attention
+    Both keep their axes apart, in records too: temporal_attention is (batch, patches, heads, frames, frames), spatial_attention
     (batch, frames, heads, 1 + patches, 1 + patches).
     """
 
-    self_attention: MultiHeadAttention
+    spatial_attention: MultiHeadAttention
     feed_forward: nn.Module
     residuals: nn.ModuleList
 
@@ -37,7 +37,7 @@ class DividedLayer(nn.Module):
         super().__init__()
         self.temporal_norm, self.temporal_attention = temporal_norm, temporal_attention
         self.temporal_dense = nn.Linear(temporal_attention.embed_dim, temporal_attention.embed_dim)
-        self.self_attention, self.feed_forward, self.residuals = layer.self_attention, layer.feed_forward, layer.residuals
+        self.spatial_attention, self.feed_forward, self.residuals = layer.self_attention, layer.feed_forward, layer.residuals
 
     def forward(self, x: Tokens, frames: int) -> Tokens:
         space: Any = self.residuals[0]
@@ -45,7 +45,7 @@ class DividedLayer(nn.Module):
         patches = patches + self.temporal_dense(space.dropout(self.temporal_attention(self.temporal_norm(patches))))
         copies = token[:, None].expand(-1, frames, -1, -1)
         every = torch.cat([copies, patches.transpose(1, 2)], dim=2)  # (batch, frames, 1 + patches, embed_dim)
-        seen = space.dropout(self.self_attention(space.norm(every)))
+        seen = space.dropout(self.spatial_attention(space.norm(every)))
         patches = patches + seen[:, :, 1:].transpose(1, 2)
         x = torch.cat([token + seen[:, :, 0].mean(dim=1, keepdim=True), patches.flatten(1, 2)], dim=1)
         return self.residuals[1](x, self.feed_forward)
