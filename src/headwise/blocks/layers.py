@@ -31,24 +31,25 @@ class DropPath(nn.Module):
 
 
 class PostNorm(nn.Module):
-    """x <- norm(x + dropout(sublayer(x))), as published in 2017; nothing follows the last layer.
+    """x <- norm(x + weight dropout(sublayer(x))), as published in 2017 with weight 1; nothing follows the last layer.
 
-    dropout: a rate, or what else drops parts of a sublayer's output.
+    dropout: a rate, or what else drops parts of a sublayer's output. weight: 1/2 where a layer has two feed-forwards.
     """
 
-    def __init__(self, norm: nn.Module, dropout: float | nn.Module = 0.0) -> None:
+    def __init__(self, norm: nn.Module, dropout: float | nn.Module = 0.0, weight: float = 1.0) -> None:
         super().__init__()
         self.norm, self.dropout = norm, dropout if isinstance(dropout, nn.Module) else nn.Dropout(dropout)
+        self.weight = weight
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
-        return self.norm(x + self.dropout(sublayer(x)))
+        return self.norm(torch.add(x, self.dropout(sublayer(x)), alpha=self.weight))
 
 
 class PreNorm(PostNorm):
-    """x <- x + dropout(sublayer(norm(x))); a norm follows the last layer."""
+    """x <- x + weight dropout(sublayer(norm(x))); a norm follows the last layer."""
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
-        return x + self.dropout(sublayer(self.norm(x)))
+        return torch.add(x, self.dropout(sublayer(self.norm(x))), alpha=self.weight)
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Stack(nn.Module):
 def normal_(model: nn.Module, std: float) -> None:
     """Weights of all projections, convolutions and embeddings from N(0, std^2), their biases zero, as BERT and GPT begin."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Embedding):
                 if module.padding_idx is not None:
