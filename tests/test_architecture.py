@@ -79,8 +79,8 @@ diffusion.Schedule(steps=1000, beta_start=0.0001, beta_end=0.02)
 diffusion.loss(model, clean, class_labels, *, timestep=None, noise=None, label_dropout=0.1, schedule=None)
 diffusion.sample(model, class_labels, *, sampler=None, guidance_scale=4.0, seed=None, schedule=None)
 gates(model, values)
-generate(model, input_ids, attention_mask=None, *, search=None, max_new_tokens=128, \
-cache=<class 'headwise.attention.cache.Growing'>)
+generate(model, input_ids=None, attention_mask=None, *, input_features=None, decoder_input_ids=None, search=None, \
+max_new_tokens=128, cache=<class 'headwise.attention.cache.Growing'>)
 generation.Beam(width=4, length_penalty=0.6, offset=5.0)
 generation.Greedy()
 generation.Sample(temperature=1.0, top_k=None, top_p=None, seed=None)

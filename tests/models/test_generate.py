@@ -413,9 +413,9 @@ class Recomputing:
     def advance(self, tokens: Tensor) -> Tensor:
         self.read = torch.cat([self.read, tokens], dim=1)
         if self.answers:
-            return self.model(self.ids, self.keep, self.read).logits[:, -1]
+            return self.model(self.ids, self.keep, self.read).logits[:, -1].log_softmax(-1)
         new = self.keep.new_ones(len(self.keep), self.read.shape[1] - self.keep.shape[1])
-        return self.model(self.read, torch.cat([self.keep, new], dim=1)).logits[:, -1]
+        return self.model(self.read, torch.cat([self.keep, new], dim=1)).logits[:, -1].log_softmax(-1)
 
     def reorder(self, index: Tensor) -> None:
         self.read = self.read[index]

@@ -84,7 +84,7 @@ def test_extra_tokens_are_counted_from_the_source_itself(random_model, beams):
 def test_a_beam_of_one_is_greedy(random_model, seed):
     model, source = random_model(seed), random_sources()
     ids = pad(source, 0)
-    steps = [_Answering(model, Growing, ids, ids != 0, 1) for _ in range(2)]
+    steps = [_Answering(model, Growing, ids, ids != 0, torch.ones_like(ids[:, :1]), 1) for _ in range(2)]
     want = greedy(steps[0], 1, 2, [13] * len(source))
     got = beam(steps[1], 1, 2, [13] * len(source), width=1, length_penalty=0.6)
     assert [(h.tokens, h.ended) for h in got] == [(h.tokens, h.ended) for h in want]
@@ -105,13 +105,13 @@ def test_scores_are_those_of_the_tokens_found(random_model, seed, beams):
 @torch.no_grad()
 def test_reordered_rows_go_on_as_the_rows_they_were(random_model):
     model, ids, width = random_model(0), pad(random_sources()[1:3], 0), 3
-    steps = _Answering(model, Growing, ids, ids != 0, width)
+    steps = _Answering(model, Growing, ids, ids != 0, torch.ones_like(ids[:, :1]), width)
     first, second, index = torch.arange(3, 9)[:, None], torch.arange(4, 10)[:, None], torch.tensor([2, 0, 0, 4, 5, 3])
     steps.advance(first)
     steps.reorder(index)
     ids = ids.repeat_interleave(width, dim=0)
     want = model(ids, ids != 0, torch.cat([first[index], second], dim=1)).logits[:, -1]
-    torch.testing.assert_close(steps.advance(second), want)
+    torch.testing.assert_close(steps.advance(second), want.float().log_softmax(-1))
 
 
 class Chain:
@@ -128,7 +128,8 @@ class Chain:
             row.append(token)
         self.advances += 1
         step = min(self.advances, self.tables.shape[1]) - 1
-        return torch.stack([self.tables[i // self.width, step, row[-2], row[-1]] for i, row in enumerate(self.read)])
+        scores = [self.tables[i // self.width, step, row[-2], row[-1]] for i, row in enumerate(self.read)]
+        return torch.stack(scores).float().log_softmax(-1)
 
     def reorder(self, index: torch.Tensor) -> None:
         self.read = [list(self.read[i]) for i in index]

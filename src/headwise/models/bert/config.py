@@ -9,8 +9,27 @@ from headwise.models.checkpoint.config import Labelled
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertConfig(Labelled):
-    """config.json of a BertForQuestionAnswering, BertForMaskedLM or BertForSequenceClassification; defaults are BERT base's.
+class BodyConfig(Labelled):
+    """What the body below every head needs; defaults are BERT base's."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(BodyConfig):
+    """config.json of a BertForQuestionAnswering, BertForMaskedLM or BertForSequenceClassification.
 
     classifier_dropout: hidden_dropout_prob if not given.
     """
@@ -23,18 +42,5 @@ class BertConfig(Labelled):
         "position_embedding_type": "absolute",
     }
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int | None = 0
     tie_word_embeddings: bool = True

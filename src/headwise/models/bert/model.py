@@ -13,7 +13,7 @@ from torch.nn import functional
 from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Layer, PostNorm, Stack, normal_
-from headwise.models.bert.config import BertConfig
+from headwise.models.bert.config import BertConfig, BodyConfig
 from headwise.models.interface import ClassifierOutput, check_length, classified, cross_entropy, exported, padding
 
 
@@ -39,7 +39,9 @@ class MaskedLMOutput:
 class Bert(nn.Module):
     """x = LayerNorm(E[token] + P[position] + T[type]), dropout; then post-norm layers. The body below every head."""
 
-    def __init__(self, config: BertConfig) -> None:
+    config: BodyConfig
+
+    def __init__(self, config: BodyConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
@@ -66,11 +68,36 @@ class Bert(nn.Module):
     ) -> Float[Tensor, "batch length embed_dim"]:
         """Hidden states. attention_mask: true or 1 = a real token; token_type_ids: 0 for the first text of a pair (and where
         not given), 1 for the second. Raises ValueError where a sequence is longer than the model's positions."""
+        return self.encoder(self.embed(input_ids, token_type_ids), padding(attention_mask, input_ids))
+
+    def embed(
+        self,
+        input_ids: Int[Tensor, "batch length"],
+        token_type_ids: Int[Tensor, "batch length"] | None = None,
+        position_ids: Int[Tensor, "*batch length"] | None = None,
+    ) -> Float[Tensor, "batch length embed_dim"]:
+        """What the first layer reads. position_ids: 0, 1, 2, ... where not given."""
         check_length(input_ids.shape[1], self.config.max_position_embeddings)
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         x = self.embedding(input_ids) + self.type_embedding(types) + self.position_embedding(positions)
-        return self.encoder(self.dropout(self.norm(x)), padding(attention_mask, input_ids))
+        return self.dropout(self.norm(x))
+
+
+class PredictionHead(nn.Module):
+    """Scores of every token: LayerNorm(activation(W x + b)) E^T + bias. E is the embedding's, or, where not ``tied``, its own."""
+
+    def __init__(self, config: BodyConfig, tied: bool) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config.hidden_act)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Float[Tensor, "*batch embed_dim"], embedding: nn.Embedding) -> Float[Tensor, "*batch vocab_size"]:
+        weight = embedding.weight if self.lm_head is None else self.lm_head.weight
+        return functional.linear(self.norm(self.activation(self.transform(hidden))), weight, self.bias)
 
 
 class BertForQuestionAnswering(nn.Module):
@@ -102,16 +129,12 @@ class BertForQuestionAnswering(nn.Module):
 
 
 class BertForMaskedLM(nn.Module):
-    """Scores of every token at every place: LayerNorm(activation(W x + b)) E^T + bias, with the embedding's E."""
+    """Scores of every token at every place."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config, self.bert = config, Bert(config)
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation(config.hidden_act)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.head = PredictionHead(config, config.tie_word_embeddings)
         normal_(self, config.initializer_range)
 
     def forward(
@@ -122,9 +145,7 @@ class BertForMaskedLM(nn.Module):
         labels: Int[Tensor, "batch length"] | None = None,
     ) -> MaskedLMOutput:
         """Inputs as ``Bert``'s. labels: the true tokens, -100 where none is asked for. loss: the mean of -log p(label)."""
-        hidden = self.norm(self.activation(self.transform(self.bert(input_ids, attention_mask, token_type_ids))))
-        weight = self.bert.embedding.weight if self.lm_head is None else self.lm_head.weight
-        logits = functional.linear(hidden, weight, self.bias)
+        logits = self.head(self.bert(input_ids, attention_mask, token_type_ids), self.bert.embedding)
         return MaskedLMOutput(logits, None if labels is None else cross_entropy(logits, labels))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import tau
 
 import torch
@@ -13,10 +12,9 @@ from torch.nn import functional
 
 from headwise.attention import masks
 from headwise.attention.masks import Mask
-from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import sinusoids
-from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Hidden, Layer, PostNorm, Stack
+from headwise.models import fairseq
 from headwise.models.detection import MLP, DetectionOutput, set_loss
 from headwise.models.detr.config import DetrConfig
 from headwise.models.detr.resnet import ResNet
@@ -93,29 +91,14 @@ class DetrForObjectDetection(nn.Module):
         self.position = (SinePositions if config.position_embedding_type == "sine" else LearnedPositions)(width)
         self.query_position = nn.Embedding(config.num_queries, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = self._stack(config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim, cross=False)
-        self.decoder = self._stack(config.decoder_layers, config.decoder_attention_heads, config.decoder_ffn_dim, cross=True)
+        self.encoder = Stack(fairseq.layers(config, "encoder", PostNorm, DetrLayer))
+        self.decoder = Stack(fairseq.layers(config, "decoder", PostNorm, DetrLayer), nn.LayerNorm(width))
         self.class_labels_classifier, self.bbox_predictor = nn.Linear(width, config.num_labels + 1), MLP(width, 4)
         # As its authors begin (and queries from N(0, 1), torch's choice). The reference has N(0, 0.02^2) everywhere, with which
         # queries are all but one, and find one object together.
         for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-
-    def _stack(self, num_layers: int, num_heads: int, hidden_dim: int, cross: bool) -> Stack:
-        config = self.config
-        attention = partial(MultiHeadAttention, config.d_model, num_heads, dropout=config.attention_dropout)
-        act, act_dropout = activation(config.activation_function), config.activation_dropout
-        layers = [
-            DetrLayer(
-                lambda: PostNorm(nn.LayerNorm(config.d_model), config.dropout),
-                self_attention=attention(),
-                cross_attention=attention() if cross else None,
-                feed_forward=FeedForward(config.d_model, hidden_dim, act, act_dropout),
-            )
-            for _ in range(num_layers)
-        ]
-        return Stack(layers, nn.LayerNorm(config.d_model) if cross else None)
 
     def forward(
         self,

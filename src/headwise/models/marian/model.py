@@ -9,15 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import sinusoids
-from headwise.blocks.feed_forward import FeedForward, activation
-from headwise.blocks.layers import Layer, PostNorm, Stack, normal_
+from headwise.blocks.layers import PostNorm, Stack, normal_
+from headwise.models import fairseq
 from headwise.models.marian.config import MarianConfig
-from headwise.models.seq2seq import EncoderDecoder
+from headwise.models.seq2seq import TextToText
 
 
-class MarianMTModel(EncoderDecoder):
+class MarianMTModel(TextToText):
     """source tokens -> encoder -> memory;  target tokens so far, memory -> decoder -> logits of the next token.
 
     x = E[token] (times sqrt(d_model) if scale_embedding) + sinusoid(position), dropout; post-norm layers, no norm at the end;
@@ -29,7 +28,8 @@ class MarianMTModel(EncoderDecoder):
 
     def __init__(self, config: MarianConfig) -> None:
         super().__init__()
-        self.config, self.max_positions = config, config.max_position_embeddings
+        self.config = config
+        self.max_positions = self.max_source_positions = config.max_position_embeddings
         embedding = partial(nn.Embedding, embedding_dim=config.d_model, padding_idx=config.pad_token_id)
         target_size = config.decoder_vocab_size or config.vocab_size
         if config.share_encoder_decoder_embeddings:
@@ -37,25 +37,11 @@ class MarianMTModel(EncoderDecoder):
         else:
             self.source_embedding, self.target_embedding = embedding(config.vocab_size), embedding(target_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = self._stack(config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim, cross=False)
-        self.decoder = self._stack(config.decoder_layers, config.decoder_attention_heads, config.decoder_ffn_dim, cross=True)
+        self.encoder = Stack(fairseq.layers(config, "encoder", PostNorm))
+        self.decoder = Stack(fairseq.layers(config, "decoder", PostNorm))
         self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, target_size, bias=False)
         self.register_buffer("final_logits_bias", torch.zeros(1, target_size))
         normal_(self, config.init_std)
-
-    def _stack(self, num_layers: int, num_heads: int, hidden_dim: int, cross: bool) -> Stack:
-        config = self.config
-        attention = partial(MultiHeadAttention, config.d_model, num_heads, dropout=config.attention_dropout)
-        act, act_dropout = activation(config.activation_function), config.activation_dropout
-        return Stack(
-            Layer(
-                lambda: PostNorm(nn.LayerNorm(config.d_model), config.dropout),
-                self_attention=attention(),
-                cross_attention=attention() if cross else None,
-                feed_forward=FeedForward(config.d_model, hidden_dim, act, act_dropout),
-            )
-            for _ in range(num_layers)
-        )
 
     def embed_source(self, input_ids: Int[Tensor, "batch source_len"]) -> Float[Tensor, "batch source_len embed_dim"]:
         shared = self.config.share_encoder_decoder_embeddings

@@ -12,11 +12,11 @@ from headwise.attention.module import MultiHeadAttention, Scores
 from headwise.attention.positions import T5Buckets
 from headwise.blocks.feed_forward import FeedForward, GatedFeedForward, activation
 from headwise.blocks.layers import Layer, PreNorm, Stack
-from headwise.models.seq2seq import EncoderDecoder
+from headwise.models.seq2seq import TextToText
 from headwise.models.t5.config import T5Config
 
 
-class T5ForConditionalGeneration(EncoderDecoder):
+class T5ForConditionalGeneration(TextToText):
     """source tokens -> encoder -> memory;  target tokens so far, memory -> decoder -> logits of the next token.
 
     x = E[token], dropout; pre-norm layers with RMSNorm; a norm and dropout at the end of each stack. Scores are not scaled;

@@ -13,11 +13,11 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import sinusoids
 from headwise.blocks.feed_forward import FeedForward
 from headwise.blocks.layers import Layer, PostNorm, PreNorm, Stack
-from headwise.models.seq2seq import EncoderDecoder
+from headwise.models.seq2seq import TextToText
 from headwise.models.transformer.config import TransformerConfig
 
 
-class Transformer(EncoderDecoder):
+class Transformer(TextToText):
     """source tokens -> encoder -> memory;  target tokens so far, memory -> decoder -> logits of the next token.
 
     Tokens enter as sqrt(embed_dim) * E[token] + sinusoid(position), then dropout; logits are y E^T with the same E.
@@ -25,7 +25,8 @@ class Transformer(EncoderDecoder):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.config, self.max_positions, self.label_smoothing = config, config.max_positions, config.label_smoothing
+        self.config, self.label_smoothing = config, config.label_smoothing
+        self.max_positions = self.max_source_positions = config.max_positions
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = self._stack(config.num_encoder_layers, cross=False)

@@ -1,0 +1,38 @@
+"""Encoders and decoders as fairseq configured them, and many published models after it (Marian, DETR, Speech2Text, Whisper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import nn
+
+from headwise.attention.module import MultiHeadAttention
+from headwise.blocks.feed_forward import FeedForward, activation
+from headwise.blocks.layers import Layer, PostNorm
+
+
+def layers(
+    config: Any,
+    side: Literal["encoder", "decoder"],
+    residual: type[PostNorm],
+    layer: type[Layer] = Layer,
+    bias: bool | Iterable[str] = True,
+) -> list[Layer]:
+    """The layers of one side, by the entries ``{side}_layers``, ``{side}_attention_heads`` and ``{side}_ffn_dim``; a decoder's
+    attend to the encoder's output, too. Which projections have a ``bias``: as in ``hw.MultiHeadAttention``."""
+
+    def attention() -> MultiHeadAttention:
+        heads = getattr(config, f"{side}_attention_heads")
+        return MultiHeadAttention(config.d_model, heads, bias=bias, dropout=config.attention_dropout)
+
+    act, hidden_dim = activation(config.activation_function), getattr(config, f"{side}_ffn_dim")
+    return [
+        layer(
+            lambda: residual(nn.LayerNorm(config.d_model), config.dropout),
+            self_attention=attention(),
+            cross_attention=attention() if side == "decoder" else None,
+            feed_forward=FeedForward(config.d_model, hidden_dim, act, config.activation_dropout),
+        )
+        for _ in range(getattr(config, f"{side}_layers"))
+    ]
