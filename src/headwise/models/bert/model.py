@@ -85,7 +85,7 @@ class Bert(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """Scores of every token: LayerNorm(activation(W x + b)) E^T + bias. E is the embedding's, or, where not ``tied``, its own."""
+    """Scores of every token: LayerNorm(activation(W x + b)) E^T + bias. E is the embedding's, or, not ``tied``, its own."""
 
     def __init__(self, config: BodyConfig, tied: bool) -> None:
         super().__init__()
