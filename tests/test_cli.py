@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import headwise as hw
 from headwise.cli import SHIPPED, app
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
-from headwise.models.registry import ARCHITECTURES
+from headwise.models.systems import ARCHITECTURES
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.tokens import train_tokenizer
 from headwise.tasks.translate import Translator

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from headwise.insight.observe import attention_modules
-from headwise.models.registry import FORMATS, build
+from headwise.models.registry import build
+from headwise.models.systems import FORMATS
 
 
 def architectures() -> Table:

@@ -1,0 +1,36 @@
+"""The systems that there are."""
+
+from __future__ import annotations
+
+from headwise.models.bert.checkpoint import FORMAT as BERT
+from headwise.models.checkpoint.format import Format
+from headwise.models.detr.checkpoint import FORMAT as DETR
+from headwise.models.dit.checkpoint import FORMAT as DIT
+from headwise.models.gpt2.checkpoint import FORMAT as GPT2
+from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
+from headwise.models.llama.checkpoint import FORMAT as LLAMA
+from headwise.models.marian.checkpoint import FORMAT as MARIAN
+from headwise.models.t5.checkpoint import FORMAT as T5
+from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
+from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
+from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
+from headwise.models.vit.checkpoint import FORMAT as VIT
+from headwise.models.yolos.checkpoint import FORMAT as YOLOS
+
+# A further system is a folder and a row here.
+FORMATS: tuple[Format, ...] = (
+    TRANSFORMER,
+    MARIAN,
+    T5,
+    BERT,
+    GPT2,
+    LLAMA,
+    VIT,
+    IMAGEGPT,
+    TIMESFORMER,
+    VIDEOMAE,
+    YOLOS,
+    DETR,
+    DIT,
+)
+ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
