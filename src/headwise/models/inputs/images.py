@@ -23,14 +23,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headwise.models.checkpoint.folder import CheckpointError, find, read_json
+from headwise.models.checkpoint.folder import CheckpointError
 from headwise.models.inputs.colours import ColourTokens
 from headwise.models.inputs.processors import (
     DETECTION,
@@ -42,6 +41,7 @@ from headwise.models.inputs.processors import (
     YolosImages,
     square,
 )
+from headwise.models.inputs.settings import read_settings
 
 __all__ = [
     "ColourTokens",
@@ -101,11 +101,14 @@ def image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
     CheckpointError with a sentence where there is none, its kind is unknown, or a setting would change pixels in a way we do
     not know.
     """
-    path = find(folder)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder with an image processor")
-    settings, place = _settings(path)
-    kind = _kind(path, settings)
+    kind, settings, place = read_settings(
+        folder,
+        "pictures",
+        parts={"image_processor": "preprocessor_config.json", "video_processor": "video_preprocessor_config.json"},
+        types=["image_processor_type", "video_processor_type", "feature_extractor_type"],
+        models=MODELS,
+    )
+    kind = kind.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if kind not in KINDS:
         raise CheckpointError(f"{place}: {kind} is not among what is read: {', '.join(KINDS)}")
     build, assumed = KINDS[kind]
@@ -114,26 +117,6 @@ def image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
         return build(**assumed | _modern(entries, build, assumed))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{place}: {error}") from None
-
-
-def _settings(path: Path) -> tuple[dict[str, Any], Path]:
-    """The settings in a folder, and the file they are in; newer files hold all of a model's processors."""
-    joint = path / "processor_config.json"
-    parts = read_json(joint) if joint.exists() else {}
-    for part, name in (("image_processor", "preprocessor_config.json"), ("video_processor", "video_preprocessor_config.json")):
-        if isinstance(parts.get(part), dict):
-            return parts[part], joint
-        if (path / name).exists():
-            return read_json(path / name), path / name
-    raise CheckpointError(f"{path} holds no preprocessor_config.json, nor another file that says how pictures go in")
-
-
-def _kind(path: Path, settings: dict[str, Any]) -> str:
-    for name in ("image_processor_type", "video_processor_type", "feature_extractor_type"):
-        if isinstance(kind := settings.get(name), str):
-            return kind.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
-    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
-    return MODELS.get(str(config.get("model_type")), f"the processor of model_type {config.get('model_type')}")
 
 
 def _modern(entries: dict[str, Any], build: type[ImageProcessor], assumed: dict[str, Any]) -> dict[str, Any]:
