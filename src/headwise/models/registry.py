@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headwise.models.checkpoint.config import Config, Labelled
@@ -21,7 +20,6 @@ from headwise.models.checkpoint.folder import (
     read_config,
     read_json,
     read_weights,
-    write,
     write_json,
 )
 from headwise.models.checkpoint.format import SIGNATURE, Format, architectures
@@ -93,13 +91,13 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     ours = {key: tensor.detach().to(dtype or tensor.dtype) for key, tensor in tensors(model).items()}
     places = form.keys.places(model)
     weights = {key: stored.write([ours[part] for part in parts]).contiguous() for key, (parts, stored) in places.items()}
-    if _is_untied(config, form.keys, places):
+    if form.files.holds_copies or _is_untied(config, form.keys, places):
         weights |= {copy: weights[key].clone() for key, copies in form.keys.copies(places).items() for copy in copies}
     stored_as = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     entries = {**form.signature(name, stored_as), **config.to_entries()}
     path.mkdir(parents=True, exist_ok=True)
     # First: where a disk gets full.
-    write(path / form.files.safe, lambda place: save_file(weights, place, metadata={"format": "pt"}))
+    form.files.write(path, weights)
     write_json(path / "config.json", entries)
     (path / "generation_config.json").unlink(missing_ok=True)  # of another model that was here
     if getattr(model, "generation_config", None):
@@ -139,9 +137,8 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
     own = next((name for name in listed if name in ARCHITECTURES), None)
     system = entries.get("model_type")
     alike = [form for form in FORMATS if system is not None and form.model_type == system]
-    by_type = [form for form in alike if len(set(form.models.values())) == 1]
-    if own is None and not named and by_type:
-        own = next(iter(by_type[0].models))
+    if own is None and not named:
+        own = next(filter(None, (form.recognise(entries, path) for form in FORMATS)), None)
     name = own if wanted is None else wanted
     if name not in ARCHITECTURES:
         said = f"architectures is {named!r} and model_type {system!r}" if wanted is None else f"no architecture {wanted!r}"

@@ -10,6 +10,7 @@ from headwise.models.gpt2.checkpoint import FORMAT as GPT2
 from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
+from headwise.models.oscar.checkpoint import FORMAT as OSCAR
 from headwise.models.t5.checkpoint import FORMAT as T5
 from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
@@ -23,6 +24,7 @@ FORMATS: tuple[Format, ...] = (
     MARIAN,
     T5,
     BERT,
+    OSCAR,
     GPT2,
     LLAMA,
     VIT,

@@ -10,19 +10,35 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Files:
-    """The names of the files with a model's weights; "name.index.json" lists those that come in several parts."""
+    """The names of the files with a model's weights; "name.index.json" lists those that come in several parts. holds_copies:
+    whether what is tied stands there under all its names."""
 
+    holds_copies: ClassVar[bool] = False
     safe: str
     pickled: str
+
+    def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Where a library reads both kinds of file, safetensors."""
+        write(folder / self.safe, lambda place: save_file(weights, place, metadata={"format": "pt"}))
+
+
+class Pickles(Files):
+    """Of libraries that read pickles alone, state dicts as they are."""
+
+    holds_copies = True
+
+    def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        write(folder / self.pickled, lambda place: torch.save(weights, place))
+        (folder / self.safe).unlink(missing_ok=True)  # of another model that was here: it would be read first
 
 
 TRANSFORMERS = Files("model.safetensors", "pytorch_model.bin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -36,6 +37,12 @@ class Format:
         if self.model_type is None:
             return {"_class_name": architecture}
         return {"model_type": self.model_type, "architectures": [architecture], "dtype": dtype}
+
+    def recognise(self, entries: Mapping[str, Any], folder: Path) -> str | None:
+        """The architecture of a folder whose config.json names none, if it can be told: where one class reads all of a
+        model_type."""
+        alone = self.model_type is not None and len(set(self.models.values())) == 1
+        return next(iter(self.models)) if alone and entries.get("model_type") == self.model_type else None
 
 
 # Entries of ``signature``, some under older names: what is no setting of a model.
