@@ -615,7 +615,7 @@ def test_a_save_that_fails_leaves_the_old_model(theirs, tmp_path, monkeypatch):
         Path(place).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("headwise.models.registry.save_file", full)
+    monkeypatch.setattr("headwise.models.checkpoint.folder.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         hw.save(other, tmp_path / "model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
