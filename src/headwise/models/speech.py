@@ -56,7 +56,7 @@ def griffin_lim(
     transform = mel.n_fft, mel.hop_length, mel.win_length, hann(mel.win_length).to(target)
     generator = None if seed is None else torch.Generator(target.device).manual_seed(seed)
     angles = torch.rand(target.shape, generator=generator, device=target.device, dtype=target.dtype)
-    spectrum, before = torch.polar(target, 2 * math.pi * angles), torch.zeros(())
+    spectrum, before = torch.polar(target, 2 * math.pi * angles), target.new_zeros(())
     for _ in range(iterations):
         waveform = torch.istft(spectrum, *transform)
         # Zeros beyond the ends, so that there and back is a projection: without it the distance could grow.

@@ -1,1 +1,1 @@
-"""What people hand in, as models take it: text; pictures and films."""
+"""What people hand in, as models take it: text; pictures and films; sounds."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from headwise.models.checkpoint.folder import write_json
-from headwise.models.inputs.settings import check_numbers
+from headwise.models.inputs.settings import Number, check_numbers
 from headwise.models.inputs.spectrograms import Mel, hann, kaldi_filters, reflected, slaney_filters, spectra
 from headwise.models.inputs.waveforms import Sound, as_waveform, listed
 
@@ -27,7 +27,7 @@ class FeatureExtractor(ABC):
     """Sounds for a model: ``extractor([...])`` is a batch, padded on the right. The names of the settings are the field's."""
 
     sampling_rate: int = 16000
-    padding_value: float = 0.0
+    padding_value: Number = 0.0
 
     published: ClassVar[str]  # whose settings these are
     supported: ClassVar[Mapping[str, Any]] = {"padding_side": "right"}  # published entries with one value here
@@ -101,9 +101,9 @@ class SpeechT5Features(Waveforms):
     num_mel_bins: int = 80
     hop_length: int = 16
     win_length: int = 64
-    fmin: float = 80
-    fmax: float = 7600
-    mel_floor: float = 1e-10
+    fmin: Number = 80
+    fmax: Number = 7600
+    mel_floor: Number = 1e-10
 
     published: ClassVar[str] = "SpeechT5FeatureExtractor"
     supported: ClassVar[Mapping[str, Any]] = {
@@ -193,7 +193,7 @@ class ParakeetFeatures(FeatureExtractor):
     hop_length: int = 160
     n_fft: int = 512
     win_length: int = 400
-    preemphasis: float = 0.97
+    preemphasis: Number = 0.97
 
     published: ClassVar[str] = "ParakeetFeatureExtractor"
     silent: ClassVar[frozenset[str]] = frozenset({"return_attention_mask"})

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from headwise.models.checkpoint.folder import write_json
 from headwise.models.inputs.rgb import Picture, as_rgb, check_area, listed
+from headwise.models.inputs.settings import Number
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Size = Mapping[str, int]
-Number = int | float
 HALF = (0.5, 0.5, 0.5)
 SHORTEST: Size = {"shortest_edge": 224}
 DETECTION: Size = {"shortest_edge": 800, "longest_edge": 1333}

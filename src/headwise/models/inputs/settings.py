@@ -11,6 +11,7 @@ from typing import Any
 
 from headwise.models.checkpoint.folder import CheckpointError, find, read_json
 
+Number = int | float
 JOINT = "processor_config.json"  # newer files hold all of a model's processors, each as a part
 LARGEST = 2**20  # of what a file can set: more would only fill the memory
 
@@ -60,5 +61,5 @@ def check_numbers(settings: Any) -> None:
             raise ValueError(f"{one.name} is {value!r}; expected True or False")
         if one.type == "int" and (type(value) is not int or not 0 < value <= LARGEST):
             raise ValueError(f"{one.name} is {value!r}; expected a whole number from 1 to {LARGEST}")
-        if one.type == "float" and (type(value) not in (int, float) or not math.isfinite(value)):
+        if one.type == "Number" and (type(value) not in (int, float) or not math.isfinite(value)):
             raise ValueError(f"{one.name} is {value!r}; expected a number")

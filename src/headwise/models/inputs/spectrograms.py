@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional
 
-from headwise.models.inputs.settings import check_numbers
+from headwise.models.inputs.settings import Number, check_numbers
 
 STEPS = 50  # of the way back to magnitudes: the mel bands are then right to 0.2 %
 
@@ -43,13 +42,12 @@ def reflected(waveform: Float[Tensor, "*batch samples"], width: int) -> Float[Te
     return rows.reshape(*waveform.shape[:-1], -1)
 
 
-@cache
 def slaney_filters(
-    bins: int, n_fft: int, sampling_rate: int, fmin: float, fmax: float
+    bins: int, n_fft: int, sampling_rate: int, fmin: Number, fmax: Number
 ) -> Float[Tensor, "mel_bins frequencies"]:
     """Slaney's bank, as librosa and transformers have it."""
 
-    def mel(hertz: float) -> float:
+    def mel(hertz: Number) -> Number:
         return 15 + 27 * math.log(hertz / 1000) / math.log(6.4) if hertz >= 1000 else 3 * hertz / 200
 
     marks = torch.linspace(mel(fmin), mel(fmax), bins + 2, dtype=torch.float64)
@@ -59,8 +57,9 @@ def slaney_filters(
     return _triangles(frequencies, edges) * (2 / (edges[2:] - edges[:-2]))[:, None]
 
 
-@cache
-def kaldi_filters(bins: int, n_fft: int, sampling_rate: int, fmin: float, fmax: float) -> Float[Tensor, "mel_bins frequencies"]:
+def kaldi_filters(
+    bins: int, n_fft: int, sampling_rate: int, fmin: Number, fmax: Number
+) -> Float[Tensor, "mel_bins frequencies"]:
     """Kaldi's bank, as torchaudio has it."""
 
     def mel(hertz: Tensor) -> Tensor:
@@ -95,10 +94,10 @@ class Mel:
     win_length: int = 1024
     hop_length: int = 256
     num_mel_bins: int = 80
-    fmin: float = 80.0
-    fmax: float = 7600.0
-    mel_floor: float = 1e-10
-    amplitude_floor: float = 0.0
+    fmin: Number = 80.0
+    fmax: Number = 7600.0
+    mel_floor: Number = 1e-10
+    amplitude_floor: Number = 0.0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -128,9 +127,9 @@ class Mel:
 
         There are many such |X|. The one wanted is smooth, as speech is: multiplicative updates (Lee and Seung 2001)
             |X| <- |X| (B^T 10^Y) / (B^T B |X|)
-        start from every band spread over its filter and keep what the bands do not tell. (On speech that leaves 22 % of the
-        magnitudes' norm as error; the pseudo-inverse, cut off at 0, 24 %, and its bands are off by 2.6 %; the active-set
-        solution is exact in the bands and all spikes, 94 %.)
+        start from every band spread over its filter and keep what the bands do not tell. On a sentence of LJSpeech that leaves
+        22 % of the magnitudes' norm as error; the pseudo-inverse, cut off at 0, leaves 24 %, and its bands are off by 2.6 %; the
+        active-set solution is exact in the bands and all spikes, 94 %.
         """
         if log_mel.shape[-1] != self.num_mel_bins:
             raise ValueError(f"expected a log-mel spectrogram (..., frames, {self.num_mel_bins}), got {tuple(log_mel.shape)}")

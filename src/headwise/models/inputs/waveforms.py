@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 Samples: TypeAlias = np.ndarray | Tensor
-Sound: TypeAlias = str | os.PathLike[str] | Samples | tuple[Samples, int]
+Sound: TypeAlias = str | os.PathLike[str] | Samples | tuple[Samples, int | np.integer]
 RATES = range(1000, 1_000_000)  # in hertz; a hostile file can claim any, and resampling it would take the memory
 LONGEST = 2**30  # samples of all channels: three hours of stereo at 48 kHz
 
