@@ -64,8 +64,8 @@ class ConformerLayer(nn.Module):
         """mask: about the keys of attention; real: about the places of the convolution."""
         before, attending, convolving, after = self.residuals
         x = before(x, self.feed_forwards[0])
-        x = attending(x, lambda x: self.attend(x, mask))
-        x = convolving(x, lambda x: self.convolution(x, real))
+        x = attending.leave(x, self.attend(attending.enter(x), mask))  # type: ignore[operator]
+        x = convolving.leave(x, self.convolution(convolving.enter(x), real))  # type: ignore[operator]
         return self.norm(after(x, self.feed_forwards[1]))
 
     def attend(self, x: Hidden, mask: Mask | None) -> Hidden:

@@ -42,14 +42,25 @@ class PostNorm(nn.Module):
         self.weight = weight
 
     def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
-        return self.norm(torch.add(x, self.dropout(sublayer(x)), alpha=self.weight))
+        return self.leave(x, sublayer(self.enter(x)))
+
+    def enter(self, x: Hidden) -> Hidden:
+        """What the sublayer reads."""
+        return x
+
+    def leave(self, x: Hidden, y: Hidden) -> Hidden:
+        """What goes on, where the sublayer has made y."""
+        return self.norm(torch.add(x, self.dropout(y), alpha=self.weight))
 
 
 class PreNorm(PostNorm):
     """x <- x + weight dropout(sublayer(norm(x))); a norm follows the last layer."""
 
-    def forward(self, x: Hidden, sublayer: Callable[[Tensor], Tensor]) -> Hidden:
-        return torch.add(x, self.dropout(sublayer(self.norm(x))), alpha=self.weight)
+    def enter(self, x: Hidden) -> Hidden:
+        return self.norm(x)
+
+    def leave(self, x: Hidden, y: Hidden) -> Hidden:
+        return torch.add(x, self.dropout(y), alpha=self.weight)
 
 
 @dataclass

@@ -88,10 +88,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
     (form, name), config = found[0], _config(model)
     path = model_folder(path) if form.model_type is None else path  # a pipeline's model goes back to its place
     _check_against_config(model, _empty(form, name, config, path))
-    ours = {key: tensor.detach().to(dtype or tensor.dtype) for key, tensor in tensors(model).items()}
+    ours = {key: tensor.detach().to(_dtype(tensor, dtype)) for key, tensor in tensors(model).items()}
     places = form.keys.places(model)
     weights = {key: stored.write([ours[part] for part in parts]).contiguous() for key, (parts, stored) in places.items()}
-    if form.files.holds_copies or _is_untied(config, form.keys, places):
+    if form.holds_copies(places, _is_untied(config, form.keys, places)):
         weights |= {copy: weights[key].clone() for key, copies in form.keys.copies(places).items() for copy in copies}
     stored_as = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     entries = {**form.signature(name, stored_as), **config.to_entries()}
@@ -115,6 +115,11 @@ def build(folder: str | os.PathLike[str]) -> nn.Module:
 def _check_dtype(dtype: torch.dtype | None) -> None:
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype: expected one of {', '.join(map(str, FLOATS))}; got {dtype}")
+
+
+def _dtype(ours: Tensor, asked: torch.dtype | None) -> torch.dtype:
+    """A model's counters, of a batch norm's batches, are integers at any precision."""
+    return asked if asked is not None and ours.is_floating_point() else ours.dtype
 
 
 def _check_against_config(model: nn.Module, wanted: nn.Module) -> None:
@@ -220,7 +225,7 @@ def _check(
     ours, wanted = tensors(model), {}
     for name, (parts, stored) in keys.places(model).items():
         try:
-            wanted[name] = stored.write([ours[part] for part in parts]).shape
+            wanted[name] = stored.write([ours[part] for part in parts])
         except RuntimeError as error:  # several tensors, each of a size that can just be said
             raise CheckpointError(f"{file}: no {name} can be as large as its config.json says: {error}") from None
     missing, unexpected = wanted.keys() - found.keys(), found.keys() - wanted.keys()
@@ -231,11 +236,11 @@ def _check(
             raise CheckpointError(f"{file} {kind} {len(names)} tensors: {_some(names)}")
     if relabelled:
         held = wanted.keys() & found.keys()
-        fresh |= {name for name in held if keys.is_head(name) and found[name].shape != wanted[name]}
+        fresh |= {name for name in held if keys.is_head(name) and found[name].shape != wanted[name].shape}
     for name in wanted.keys() & found.keys() - fresh:
-        if found[name].shape != wanted[name]:
-            raise CheckpointError(f"{file}: {name} is {tuple(found[name].shape)}, the model's is {tuple(wanted[name])}")
-        if found[name].dtype not in FLOATS:
+        if found[name].shape != wanted[name].shape:
+            raise CheckpointError(f"{file}: {name} is {tuple(found[name].shape)}, the model's is {tuple(wanted[name].shape)}")
+        if found[name].dtype not in (*FLOATS, wanted[name].dtype):
             raise CheckpointError(f"{file}: {name} is {found[name].dtype}; known are {', '.join(map(str, FLOATS))}")
     return fresh
 
@@ -256,7 +261,7 @@ def _fill(model: nn.Module, found: dict[str, Tensor], places: Places, dtype: tor
         pieces = stored.read(found.pop(published), [len(ours[part]) for part in parts])
         for part, piece in zip(parts, pieces, strict=True):
             # A copy: what was read may be shared, and is the file itself, which somebody may yet write to.
-            held = piece.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+            held = piece.detach().to(_dtype(ours[part], dtype), copy=True, memory_format=torch.contiguous_format)
             if not held.isfinite().all():
                 raise CheckpointError(f"{file}: {published} holds nan or infinity")
             new = nn.Parameter(held, ours[part].requires_grad) if isinstance(ours[part], nn.Parameter) else held

@@ -45,18 +45,24 @@ class Config:
         kinds = get_type_hints(cls)
         known = {item.name for item in fields(cls)} - {"other"}
         other = {name: value for name, value in entries.items() if name not in known}
-        return cls(**{name: _wide(entries[name], kinds[name]) for name in known & entries.keys()}, other=other)
+        return cls(**{name: _read(entries[name], kinds[name]) for name in known & entries.keys()}, other=other)
 
     def to_entries(self) -> dict[str, Any]:
         """The entries of a config.json."""
         entries = asdict(self)
-        return {**entries.pop("other"), **entries}
+        inner = {name: config.to_entries() for name, config in self._inner().items()}
+        return {**entries.pop("other"), **entries, **inner}
 
     @property
     def depth(self) -> int:
         """The number of layers, of all stacks together."""
         sizes = [getattr(self, item.name) for item in fields(self) if "layer" in item.name]
-        return sum(size for size in sizes if isinstance(size, int))
+        return sum(size for size in sizes if isinstance(size, int)) + sum(config.depth for config in self._inner().values())
+
+    def _inner(self) -> dict[str, Config]:
+        """The configurations of parts, which some have."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Config)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,10 @@ class Labelled(Config):
         return len(self.id2label)
 
 
-def _wide(value: Any, kind: Any) -> Any:
-    """An integer as a float where only a float is meant."""
+def _read(value: Any, kind: Any) -> Any:
+    """A part's entries as its configuration; an integer as a float where only a float is meant."""
+    if isinstance(kind, type) and issubclass(kind, Config) and isinstance(value, Mapping):
+        return kind.from_entries(value)
     kinds = (kind, *get_args(kind))
     meant = type(value) is int and float in kinds and int not in kinds and abs(value) <= sys.float_info.max
     return float(value) if meant else value
@@ -115,8 +123,8 @@ def _kind(name: str, kind: Any) -> tuple[str, Callable[[Any], bool]]:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind))), lambda x: x in get_args(kind)
     if kind is int:
-        # Old files say -1 where there is no such token; no file has more layers.
-        low, high = -1 if name.endswith("token_id") else 1, 1000 if "layer" in name else 2**31 - 1
+        # Old files say -1 where there is no such token; a least number may be none; no file has more layers.
+        low, high = -1 if name.endswith("token_id") else int("_min_" not in name), 1000 if "layer" in name else 2**31 - 1
         return f"an integer from {low} to {high}", lambda x: type(x) is int and low <= x <= high
     if kind is float and ("dropout" in name or name.endswith("pdrop")):
         return "a number in [0, 1)", lambda x: type(x) in (int, float) and 0 <= x < 1
@@ -125,4 +133,4 @@ def _kind(name: str, kind: Any) -> tuple[str, Callable[[Any], bool]]:
     if kind is float:
         return "a number", lambda x: type(x) in (int, float) and abs(x) <= sys.float_info.max  # neither nan nor infinity
     plain = {bool: "true or false", str: "a string", NoneType: "null"}
-    return plain.get(kind, "anything"), lambda x: kind is Any or isinstance(x, kind)
+    return plain.get(kind, "an object"), lambda x: kind is Any or isinstance(x, kind)
