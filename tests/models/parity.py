@@ -48,6 +48,12 @@ class System:
         """A padded batch."""
         return tiny.inputs(self.name, **self.changes)
 
+    def source(self) -> dict[str, Tensor]:
+        """What is read before anything is said: the beginnings of texts, the whole of sounds."""
+        given = {name: x for name, x in self.inputs().items() if name in ("input_features", "attention_mask")}
+        ids = self.inputs()["input_ids"][:, :3] if self.reads_text else None
+        return given if ids is None else {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
     def wishes(self, *names: str) -> dict[str, bool]:
         """What the reference is asked to return besides, where it can be asked."""
         return {} if tiny.of_diffusers(self.name) else dict.fromkeys(names, True)
@@ -164,11 +170,13 @@ class Pair:
         """The most probable ones, ours by steps with a cache."""
         if tiny.of_diffusers(self.system.name) or not self.reference.can_generate():
             return
-        ids, ends = self.system.inputs()["input_ids"][:, :3], self.reference.generation_config.eos_token_id
+        from transformers import GenerationMixin  # Whisper's own generate is another program
+
         self.reference.generation_config.forced_eos_token_id = None  # a wish about the limit, which we leave out
-        theirs = self.reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=11, do_sample=False)
-        first = 1 if self.reference.config.is_encoder_decoder else ids.shape[1]
-        for row, found in zip(theirs[:, first:].tolist(), hw.generate(self.ours, ids, max_new_tokens=11), strict=True):
+        ends, source = self.reference.generation_config.eos_token_id, self.system.source()
+        theirs = GenerationMixin.generate(self.reference, **source, max_new_tokens=11, do_sample=False)
+        first = 1 if self.reference.config.is_encoder_decoder else source["input_ids"].shape[1]
+        for row, found in zip(theirs[:, first:].tolist(), hw.generate(self.ours, **source, max_new_tokens=11), strict=True):
             assert found.tokens == (row[: row.index(ends)] if ends in row else row)
 
     def goes_back(self) -> None:

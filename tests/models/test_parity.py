@@ -152,6 +152,30 @@ SYSTEMS = [
         OF_DECODER,
         {"scale_attn_by_inverse_layer_idx": True, "n_inner": 50},
     ),
+    System("Speech2TextForConditionalGeneration", {"labels": TARGET}, OF_BOTH),
+    System(
+        "Speech2TextForConditionalGeneration",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"scale_embedding": False, "input_channels": 2, "activation_function": "gelu", "decoder_layers": 1},
+    ),
+    System(
+        "Speech2TextForConditionalGeneration",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"num_conv_layers": 3, "conv_kernel_sizes": (3, 5, 7), "conv_channels": 24, "tie_word_embeddings": False},
+    ),
+    System(
+        "Speech2TextForConditionalGeneration", {"labels": TARGET}, OF_BOTH, {"num_conv_layers": 1, "conv_kernel_sizes": (3,)}
+    ),
+    System("WhisperForConditionalGeneration", {"labels": TARGET}, OF_BOTH),
+    System(
+        "WhisperForConditionalGeneration",
+        {"labels": TARGET},
+        OF_BOTH,
+        {"decoder_layers": 1, "decoder_attention_heads": 2, "activation_function": "relu", "tie_word_embeddings": False},
+    ),
+    System("WhisperForConditionalGeneration", {"labels": TARGET}, OF_BOTH, {"max_source_positions": 17, "num_mel_bins": 9}),
 ]
 
 

@@ -22,10 +22,12 @@ from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from headwise.models.imagegpt import ImageGPTConfig, ImageGPTForCausalImageModeling
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.marian import MarianConfig, MarianMTModel
+from headwise.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
 from headwise.models.t5 import T5Config, T5ForConditionalGeneration
 from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
 from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from headwise.models.vit import ViTConfig, ViTForImageClassification
+from headwise.models.whisper import WhisperConfig, WhisperForConditionalGeneration
 from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
 LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
@@ -55,6 +57,24 @@ IMAGENET, KINETICS, COCO = ({"id2label": {i: str(i) for i in range(labels)}} for
 YOLOS_TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "image_size": [800, 1333]}
 YOLOS_SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 VIT_LARGE = ViTConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **IMAGENET)
+
+
+def both(embed_dim, layers, heads, feedforward_dim, decoder_layers=None):
+    """The sizes of both sides, as fairseq's models and Whisper name them."""
+    sides = {"attention_heads": heads, "ffn_dim": feedforward_dim}
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sides.items()}
+    return {"d_model": embed_dim, "encoder_layers": layers, "decoder_layers": decoder_layers or layers, **sizes}
+
+
+WHISPER = {
+    "tiny": (WhisperConfig(), 37_760_640),
+    "base": (WhisperConfig(**both(512, 6, 8, 2048)), 72_593_920),
+    "small": (WhisperConfig(**both(768, 12, 12, 3072)), 241_734_912),
+    "medium": (WhisperConfig(**both(1024, 24, 16, 4096)), 763_857_920),
+    "large-v2": (WhisperConfig(**both(1280, 32, 20, 5120)), 1_543_304_960),
+    "large-v3": (WhisperConfig(**both(1280, 32, 20, 5120), num_mel_bins=128, vocab_size=51866), 1_543_490_560),
+    "large-v3-turbo": (WhisperConfig(**both(1280, 32, 20, 5120, 4), num_mel_bins=128, vocab_size=51866), 808_878_080),
+}
 # Parameters of the published models, tied ones counted once.
 SIZES = {
     # The reference keeps the sinusoids of both sides as frozen parameters; here they are computed.
@@ -82,6 +102,10 @@ SIZES = {
     "imagegpt-large": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1536, n_layer=48, n_head=16), 1_362_914_304),
     "timesformer-base": (TimesformerForVideoClassification, TimesformerConfig(**KINETICS), 121_566_352),
     "videomae-base": (VideoMAEForVideoClassification, VideoMAEConfig(**KINETICS), 86_534_800),
+    "s2t-small": (Speech2TextForConditionalGeneration, Speech2TextConfig(), 29_536_256),
+    "s2t-medium": (Speech2TextForConditionalGeneration, Speech2TextConfig(**both(512, 12, 8, 2048, 6)), 71_207_936),
+    "s2t-large": (Speech2TextForConditionalGeneration, Speech2TextConfig(**both(1024, 12, 16, 4096, 6)), 267_834_368),
+    **{f"whisper-{name}": (WhisperForConditionalGeneration, *sized) for name, sized in WHISPER.items()},
 }
 
 

@@ -200,7 +200,8 @@ def rows(name: str, **changes: Any) -> dict[int, Tensor]:
     batch = inputs(name, **changes)
     masks = [batch[key].bool() for key in ("attention_mask", "decoder_attention_mask") if key in batch]
     if name in _CONVOLUTIONS:
-        masks[0] = keep(tuple(_shortened(int(length), _CONVOLUTIONS[name]) for length in masks[0].sum(-1)))
+        convolutions = _CONVOLUTIONS[name](configuration(name, **changes))
+        masks[0] = keep(tuple(_shortened(int(length), convolutions) for length in masks[0].sum(-1)))
     if "pixel_mask" in batch:
         side = 64 if configuration(name, **changes).backbone_config.downsample_in_first_stage else 32
         height, width = batch["pixel_mask"].shape[1:]
@@ -209,7 +210,7 @@ def rows(name: str, **changes: Any) -> dict[int, Tensor]:
     return {mask.shape[1]: mask for mask in masks}
 
 
-def _shortened(length: int, convolutions: tuple[tuple[int, int, int], ...]) -> int:
+def _shortened(length: int, convolutions: list[tuple[int, int, int]]) -> int:
     for kernel, stride, padding in convolutions:
         length = (length + 2 * padding - kernel) // stride + 1
     return length
@@ -287,13 +288,15 @@ _INPUTS = {
     "videomae": _videos,
     "wav2vec2-conformer": _sound,
     "parakeet_ctc": lambda config, generator: _frames(config.encoder_config.num_mel_bins, generator),
-    "speech_to_text": lambda config, generator: _frames(config.input_feat_per_channel, generator),
+    "speech_to_text": lambda config, generator: _frames(config.input_feat_per_channel * config.input_channels, generator),
     "whisper": _fixed_frames,
 }
 
 # Kernel, stride and padding of what shortens sound before the encoder.
 _CONVOLUTIONS = {
-    "Wav2Vec2ConformerForCTC": ((10, 5, 0), (3, 2, 0)),
-    "ParakeetForCTC": ((3, 2, 1),) * 3,
-    "Speech2TextForConditionalGeneration": ((5, 2, 2),) * 2,
+    "Wav2Vec2ConformerForCTC": lambda config: [
+        (kernel, stride, 0) for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True)
+    ],
+    "ParakeetForCTC": lambda config: [(3, 2, 1)] * (config.encoder_config.subsampling_factor.bit_length() - 1),
+    "Speech2TextForConditionalGeneration": lambda config: [(kernel, 2, kernel // 2) for kernel in config.conv_kernel_sizes],
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
@@ -36,3 +40,13 @@ def layers(
         )
         for _ in range(getattr(config, f"{side}_layers"))
     ]
+
+
+def sinusoids(positions: Tensor, width: int) -> Float[Tensor, "*positions {width}"]:
+    """The first half sin(p f_m), the second cos(p f_m), f_m = 10000^(-m / (width / 2 - 1)), in float32 as published: far out
+    the rounding of f_m shows. (Vaswani et al. have 2m / width in the exponent, and sines and cosines in turn.)"""
+    if width < 4:
+        raise ValueError(f"sinusoids have at least 4 channels here; got {width}")
+    steps = torch.arange(width // 2, device=positions.device).float()
+    angle = positions[..., None].float() * torch.exp(steps * (-math.log(10000) / (width // 2 - 1)))
+    return functional.pad(torch.cat([angle.sin(), angle.cos()], dim=-1), (0, width % 2))

@@ -100,6 +100,17 @@ def check_pictures(pixels: Any, channels: int, least: tuple[int, int] = (1, 1), 
         raise ValueError(f"pixel_values: expected {wanted}; got {described(pixels)}")
 
 
+def check_spectra(spectra: Any, mels: int, attention_mask: Any = None, most: int | None = None) -> None:
+    """Raises ValueError unless they are (batch, frames, mels) of floats, at most so many frames, with a mask that fits."""
+    fits = isinstance(spectra, Tensor) and spectra.is_floating_point() and spectra.dim() == 3
+    if not fits or spectra.shape[-1] != mels or spectra.shape[1] == 0 or (most is not None and spectra.shape[1] > most):
+        frames = "frames" if most is None else f"at most {most} frames"
+        raise ValueError(f"input_features: expected floats (batch, {frames}, {mels} mels); got {described(spectra)}")
+    if attention_mask is not None and attention_mask.shape != spectra.shape[:2]:
+        wanted, got = tuple(spectra.shape[:2]), tuple(attention_mask.shape)
+        raise ValueError(f"attention_mask: expected {wanted}, 1 = a real frame; got {got}")
+
+
 def check_length(length: int | Tensor, positions: int | None) -> None:
     """Raises ValueError where a sequence is longer than a model's positions (None: no table that could end). A length that is
     a tensor, with a cache of fixed size, is not looked at: that would break a compiled graph."""

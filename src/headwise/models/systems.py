@@ -11,11 +11,13 @@ from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
 from headwise.models.oscar.checkpoint import FORMAT as OSCAR
+from headwise.models.speech_to_text.checkpoint import FORMAT as SPEECH_TO_TEXT
 from headwise.models.t5.checkpoint import FORMAT as T5
 from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
 from headwise.models.vit.checkpoint import FORMAT as VIT
+from headwise.models.whisper.checkpoint import FORMAT as WHISPER
 from headwise.models.yolos.checkpoint import FORMAT as YOLOS
 
 # A further system is a folder and a row here.
@@ -34,5 +36,7 @@ FORMATS: tuple[Format, ...] = (
     YOLOS,
     DETR,
     DIT,
+    SPEECH_TO_TEXT,
+    WHISPER,
 )
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
