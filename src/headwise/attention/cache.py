@@ -30,8 +30,8 @@ class Growing:
         """The mask of a step with ``count`` queries, and their positions; None = at the last keys, as without a cache."""
         return mask, None
 
-    def hold(self, key: Tensor, value: Tensor, count: int) -> None:
-        """Keeps the keys and values of a call that has succeeded, the last ``count`` of them new."""
+    def hold(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Keeps the keys and values of a call that has succeeded; the last of them, one for every query, are new."""
         self.key, self.value = key, value
 
     def reorder(self, index: Int[Tensor, " beams"]) -> None:
@@ -102,8 +102,8 @@ class Fixed(Growing):
         positions = self._length + torch.arange(count, device=self._length.device)
         return filled if mask is None else mask & filled, positions
 
-    def hold(self, key: Tensor, value: Tensor, count: int) -> None:
-        self._length += count
+    def hold(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        self._length += query.shape[-2]
 
     def reorder(self, index: Int[Tensor, " beams"]) -> None:
         for held in (self.key, self.value):

@@ -153,7 +153,7 @@ class MultiHeadAttention(nn.Module):
         call = self.split(query, key, value, mask, cache)
         heads = self.attend(call)
         if cache is not None:
-            cache.hold(call.key, call.value, query.shape[-2])
+            cache.hold(call.query, call.key, call.value)
         return self.out_proj(self.concatenate(heads))
 
     def split(

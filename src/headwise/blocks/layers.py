@@ -106,12 +106,15 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers one after the other, then ``norm`` (after pre-norm layers)."""
+    """Layers one after the other, then ``norm`` (after pre-norm layers).
 
-    def __init__(self, layers: Iterable[nn.Module], norm: nn.Module | None = None) -> None:
+    layer_drop: in training each layer is left out with this probability (LayerDrop, Fan et al. 2020).
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], norm: nn.Module | None = None, layer_drop: float = 0.0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.norm = nn.Identity() if norm is None else norm
+        self.norm, self.layer_drop = nn.Identity() if norm is None else norm, layer_drop
 
     def forward(
         self,
@@ -123,7 +126,8 @@ class Stack(nn.Module):
     ) -> Hidden:
         """mask: about the sequence itself; memory, memory_mask: the other sequence; caches: one per layer, changed in place."""
         for i, layer in enumerate(self.layers):
-            x = layer(x, mask, memory, memory_mask, None if caches is None else caches[i])
+            if not self.training or self.layer_drop == 0 or torch.rand(()) >= self.layer_drop:
+                x = layer(x, mask, memory, memory_mask, None if caches is None else caches[i])
         return self.norm(x)
 
     def make_cache(self, new: Callable[[], Growing] = Growing) -> list[LayerCache]:

@@ -138,9 +138,9 @@ def caption(
 class _Written(Growing):
     """Keys and values of tags and regions, which come first, and of the words; those of each step's [MASK], its last, go."""
 
-    def hold(self, key: Tensor, value: Tensor, count: int) -> None:
+    def hold(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         end = -1 if self.length else None
-        super().hold(key[..., :end, :], value[..., :end, :], count)
+        super().hold(query, key[..., :end, :], value[..., :end, :])
 
 
 class _Writing:
