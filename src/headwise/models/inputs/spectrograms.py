@@ -127,9 +127,9 @@ class Mel:
 
         There are many such |X|. The one wanted is smooth, as speech is: multiplicative updates (Lee and Seung 2001)
             |X| <- |X| (B^T 10^Y) / (B^T B |X|)
-        start from every band spread over its filter and keep what the bands do not tell. On a sentence of LJSpeech that leaves
-        22 % of the magnitudes' norm as error; the pseudo-inverse, cut off at 0, leaves 24 %, and its bands are off by 2.6 %; the
-        active-set solution is exact in the bands and all spikes, 94 %.
+        start from every band spread over its filter and keep what the bands do not tell. For a sentence of LJSpeech that is
+        wrong by 22 % of the magnitudes' norm. The pseudo-inverse, cut off at 0, is by 24 %, and its bands by 2.6 %; the
+        active-set solution is exact in the bands, but all spikes: 94 %.
         """
         if log_mel.shape[-1] != self.num_mel_bins:
             raise ValueError(f"expected a log-mel spectrogram (..., frames, {self.num_mel_bins}), got {tuple(log_mel.shape)}")
