@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,10 +19,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Files:
-    """The names of the files with a model's weights; "name.index.json" lists those that come in several parts. holds_copies:
-    whether what is tied stands there under all its names."""
+    """The names of the files with a model's weights; "name.index.json" lists those that come in several parts."""
 
-    holds_copies: ClassVar[bool] = False
     safe: str
     pickled: str
 
@@ -32,9 +30,7 @@ class Files:
 
 
 class Pickles(Files):
-    """Of libraries that read pickles alone, state dicts as they are."""
-
-    holds_copies = True
+    """Of libraries that read pickles alone."""
 
     def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
         write(folder / self.pickled, lambda place: torch.save(weights, place))

@@ -38,6 +38,10 @@ class Format:
             return {"_class_name": architecture}
         return {"model_type": self.model_type, "architectures": [architecture], "dtype": dtype}
 
+    def holds_copies(self, places: Mapping[str, Any], untied: bool) -> bool:
+        """Whether files hold what is tied under all its names; places: the names of the model's own tensors."""
+        return untied
+
     def recognise(self, entries: Mapping[str, Any], folder: Path) -> str | None:
         """The architecture of a folder whose config.json names none, if it can be told: where one class reads all of a
         model_type."""

@@ -102,7 +102,8 @@ class CaptionLayout:
         return [*self._pieces(text)[: room - 1], self.token("[SEP]")] if text else []
 
     def _filled(self, rows: list[list[int]], length: int) -> Tensor:
-        return torch.tensor([row + [self.tokenizer.pad_token_id] * (length - len(row)) for row in rows]).view(len(rows), length)
+        filled = [row + [self.tokenizer.pad_token_id] * (length - len(row)) for row in rows]
+        return torch.tensor(filled, dtype=torch.long).view(len(rows), length)
 
 
 def caption(
@@ -127,8 +128,8 @@ def caption(
         raise ValueError(f"expected the tags of every picture and its regions; got {len(tags)} and {len(regions)}")
     if model.training:
         raise ValueError("model: expected in eval mode, model.eval()")
-    if max_gen_length < 2:
-        raise ValueError(f"max_gen_length: expected at least 2, [CLS] and a word; got {max_gen_length}")
+    if not 2 <= max_gen_length < layout.max_seq_length:
+        raise ValueError(f"max_gen_length: expected from 2 to {layout.max_seq_length - 1}, tokens; got {max_gen_length}")
     search = search or Beam(width=5, length_penalty=1.0, offset=0.0)
     steps = _Writing(model, layout, tags, regions, search.rows, max_gen_length)
     start = torch.full((len(tags),), layout.token("[CLS]"), device=steps.keep.device)

@@ -40,6 +40,9 @@ class OscarFormat(Format):
     def signature(self, architecture: str, dtype: str) -> dict[str, Any]:
         return {}
 
+    def holds_copies(self, places: Mapping[str, Any], untied: bool) -> bool:
+        return "cls.predictions.bias" in places  # a state dict as it is; a classifier predicts no tokens
+
     def recognise(self, entries: Mapping[str, Any], folder: Path) -> str | None:
         if "img_feature_dim" not in entries:
             return None

@@ -160,7 +160,7 @@ class BertForImageCaptioning(nn.Module):
             return CaptionOutput(self.head(hidden, self.bert.embedding))
         # The places of a row's masks, in their order: a fixed number of them, so that one graph serves every batch.
         first = masked_pos.bool().int().argsort(dim=1, descending=True, stable=True)[:, : masked_ids.shape[1]]
-        logits = self.head(hidden.take_along_dim(first[..., None], dim=1), self.bert.embedding)
+        logits = self.head(hidden.gather(1, first[..., None].expand(-1, -1, hidden.shape[-1])), self.bert.embedding)
         return CaptionOutput(logits, self.loss(logits, masked_ids))
 
 
@@ -190,7 +190,7 @@ class CaptionLoss(nn.Module):
             self.taken += 1
             kept = (count.double() * (1 - self.ratio)).long()
             count = torch.where(self.taken.to(count.device) > self.after, kept, count)
-        first = torch.arange(len(ordered), device=ordered.device) < count
+        first = torch.arange(ordered.shape[0], device=ordered.device) < count
         return ordered.masked_fill(~first, 0.0).sum() / count
 
 
