@@ -1,29 +1,26 @@
-"""Text through a checkpoint's own tokenizer: tokenizer.json, or the older files of BERT, GPT-2, Marian, T5 and Llama.
+"""Text through a checkpoint's own tokenizer: tokenizer.json, or the older files that its system was published with.
 
-Special tokens that stand in a text ("[MASK]", "</s>") are tokens where a tokenizer.json, vocab.txt or merges.txt has them.
-With a SentencePiece file they are text, as in the programs those models were trained with, but for T5's "<extra_id_0>" and
-for Marian's language code in front (">>fr<<"). No text is ever cut: a model says itself what is too long for it.
+Special tokens that stand in a text ("[MASK]", "</s>") are tokens where a tokenizer.json, vocab.txt, merges.txt or a vocab.json
+alone has them. With a SentencePiece file they are text, as in the programs those models were trained with, but for T5's
+"<extra_id_0>", SpeechT5's "<mask>", Speech2Text's "<lang:fr>" and Marian's language code in front (">>fr<<"). No text is ever
+cut: a model says itself what is too long for it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Int64
-from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from torch import Tensor
 
 from headwise.models.checkpoint.folder import CheckpointError, find, read_json
+from headwise.models.inputs.languages import CODES
+from headwise.models.inputs.pieces import NOTHING, Letters, Library, Phonemes, Pieces, TextTokenizer
 
-NOTHING = "(?!)"  # a pattern that is found nowhere
-SPACE = "\u2581"  # SentencePiece's, in front of a word
+TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")  # Whisper's, in seconds
 
 
 def tokenizer(folder: str | os.PathLike[str]) -> TextTokenizer:
@@ -32,15 +29,10 @@ def tokenizer(folder: str | os.PathLike[str]) -> TextTokenizer:
     path = find(folder)
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder with a tokenizer")
-    files = next((files for files in KINDS if all((path / file).is_file() for file in files.split(" + "))), None)
-    if files is None:
-        raise CheckpointError(f"{path} holds no tokenizer; looked for {', '.join(KINDS)}")
-    read, systems, names = KINDS[files]
     config = _json(path / "config.json")
-    if systems and config.get("model_type", systems[0]) not in systems:
-        raise CheckpointError(f"{path}: {config['model_type']} needs a tokenizer.json; {files} would be read as {systems[0]}'s")
+    files, (read, names) = _kind(path, config.get("model_type"))
     stated = (_json(path / "tokenizer_config.json") | _json(path / "special_tokens_map.json")).items()
-    plain = {name: entry.get("content") if isinstance(entry, dict) else entry for name, entry in stated}
+    plain = {name: entry.get("content", entry) if isinstance(entry, dict) else entry for name, entry in stated}
     settings = names | {name: entry for name, entry in plain.items() if entry is not None}
     try:
         found = read(path, settings)
@@ -52,133 +44,35 @@ def tokenizer(folder: str | os.PathLike[str]) -> TextTokenizer:
     return found
 
 
-class TextTokenizer(ABC):
-    """Texts to a batch for a model, and generated ids to text.
-
-    ``target`` is the tokenizer of what the model writes: another one in Marian, with a SentencePiece file per language, this
-    one elsewhere. ``decode`` reads the target's ids. ``pad_token_id`` is the padding token's or, where a checkpoint has none
-    (GPT-2, Llama), the end token's; attention_mask says what is real.
-    """
-
-    pad_token_id = 0
-    has_types = False  # whether the model has embeddings of token types
-
-    def __init__(self, vocabulary: dict[str, int]) -> None:
-        self.vocabulary, self.vocab_size = vocabulary, len(vocabulary)
-        self.target: TextTokenizer = self
-
-    def __call__(
-        self, texts: str | Sequence[str], others: str | Sequence[str] | None = None, *, side: str = "right"
-    ) -> dict[str, Int64[Tensor, "batch length"]]:
-        """input_ids, attention_mask (1 = real) and, where the model has_types, token_type_ids.
-
-        ``others`` are the second texts of pairs; ``side`` is where padding goes: "left" to generate with a decoder.
-        """
-        if side not in ("left", "right"):
-            raise ValueError(f"side is {side!r}; padding goes to the 'left' or the 'right'")
-        rows = self._rows(texts, others)
-        length = max(len(ids) for ids, _ in rows)
-
-        def padded(row: list[int], value: int) -> list[int]:
-            gap = [value] * (length - len(row))
-            return gap + row if side == "left" else row + gap
-
-        batch = {"input_ids": [padded(ids, self.pad_token_id) for ids, _ in rows]}
-        batch["attention_mask"] = [padded([1] * len(ids), 0) for ids, _ in rows]
-        if self.has_types:
-            batch["token_type_ids"] = [padded(types, 0) for _, types in rows]
-        return {name: torch.tensor(table, dtype=torch.int64) for name, table in batch.items()}
-
-    @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """The ids of one text, special tokens included."""
-
-    def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """The text of one row of ids, special tokens left out; SentencePiece writes " ⁇ " for an unknown token."""
-        row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        if not isinstance(row, list) or not all(isinstance(number, int) and number >= 0 for number in row):
-            raise ValueError("decode takes one row of ids, none below 0")
-        return self.target._text(row)
-
-    @abstractmethod
-    def _text(self, ids: list[int]) -> str: ...
-
-    def _pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        raise ValueError("this checkpoint's tokenizer does not join two texts to a pair")
-
-    def _need(self, token: str) -> int:
-        if token not in self.vocabulary:
-            raise ValueError(f"there is no token {token!r}")
-        return self.vocabulary[token]
-
-    def _rows(self, texts: str | Sequence[str], others: str | Sequence[str] | None) -> list[tuple[list[int], list[int]]]:
-        """(ids, types) of every text or pair."""
-        firsts = [texts] if isinstance(texts, str) else texts
-        if not all(isinstance(text, str) for text in [*firsts, *(others or [])]):
-            raise ValueError("expected texts; pairs go in as tokenizer(first texts, second texts)")
-        if not firsts:
-            raise ValueError("there are no texts: a batch has at least one")
-        if others is None:
-            return [(ids, [0] * len(ids)) for ids in map(self.encode, firsts)]
-        seconds = [others] if isinstance(others, str) else others
-        if len(firsts) != len(seconds):
-            raise ValueError(f"pairs need as many second texts as first ones: {len(seconds)} and {len(firsts)}")
-        return [self._pair(first, second) for first, second in zip(firsts, seconds, strict=True)]
+def _kind(path: Path, system: str | None) -> tuple[str, Kind]:
+    """The first files in a folder that are this system's, and how they are read; without a system, the first in the table."""
+    there = [files for files in KINDS if all((path / file).is_file() for file in files.split(" + "))]
+    for files in there:
+        systems = KINDS[files]
+        own = next(iter(systems)) if system is None else system if system in systems else ANY
+        if own in systems:
+            return files, systems[own]
+    if there and not any(system in systems for systems in KINDS.values()):
+        other = next(iter(KINDS[there[0]]))
+        raise CheckpointError(f"{path}: {system} needs a tokenizer.json; {there[0]} would be read as {other}'s")
+    raise CheckpointError(f"{path} holds no tokenizer; looked for {', '.join(KINDS)}")
 
 
-class Library(TextTokenizer):
-    """What the ``tokenizers`` library runs, whether a file says how or the functions below."""
-
-    def __init__(self, program: Tokenizer) -> None:
-        super().__init__(program.get_vocab())
-        program.no_padding()  # a tokenizer.json can hold a length of its own, and cut there
-        program.no_truncation()
-        self.program = program
-        self.joins = program.num_special_tokens_to_add(True) > program.num_special_tokens_to_add(False)
-        self.has_types = self.joins and 1 in program.encode("a", "b").type_ids
-
-    def encode(self, text: str) -> list[int]:
-        return self.program.encode(text).ids
-
-    def _text(self, ids: list[int]) -> str:
-        return self.program.decode(ids)
-
-    def _pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        if not self.joins:  # nothing would stand between the two
-            return super()._pair(first, second)
-        encoding = self.program.encode(first, second)
-        return encoding.ids, encoding.type_ids
+def _program(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    return Library(Tokenizer.from_file(str(path / "tokenizer.json")))
 
 
-class Pieces(TextTokenizer):
-    """SentencePiece cuts a text; what ``alone`` finds in it is one token.
+def _program_with_blank(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    program = Tokenizer.from_file(str(path / "tokenizer.json"))
+    if program.token_to_id(settings["pad_token"]) is not None:  # the blank, which is no text; without one it has no name
+        program.add_special_tokens([settings["pad_token"]])
+    return Library(program)
 
-    numbers: the id of every piece, or the tokens that follow the pieces where those have their own numbers.
-    """
 
-    def __init__(
-        self, file: Path, numbers: dict[str, int] | list[str], front: list[str], back: list[str], alone: str = NOTHING
-    ) -> None:
-        self.spm = SentencePieceProcessor(model_file=str(file))
-        own = map(self.spm.id_to_piece, range(self.spm.get_piece_size()))
-        super().__init__(numbers if isinstance(numbers, dict) else {piece: i for i, piece in enumerate([*own, *numbers])})
-        self.alone, self.unknown = re.compile(f"({alone})"), self._need("<unk>")
-        self.front, self.back = [self._need(token) for token in front], [self._need(token) for token in back]
-        silent = {"<pad>", *front, *back, *filter(self.alone.fullmatch, self.vocabulary)}
-        self.pieces = {number: piece for piece, number in self.vocabulary.items() if piece not in silent}
-
-    def encode(self, text: str) -> list[int]:
-        ids = list(self.front)
-        for index, part in enumerate(self.alone.split(text)):  # what was found has the odd indices
-            if index % 2:
-                ids.append(self._need(part))
-            else:
-                ids += [self.vocabulary.get(piece, self.unknown) for piece in self.spm.encode(part, out_type=str)]
-        return ids + self.back
-
-    def _text(self, ids: list[int]) -> str:
-        text = self.spm.decode([self.pieces[number] for number in ids if number in self.pieces])
-        return text.replace(SPACE, " ").strip() if SPACE in text else text  # a piece of Marian's other language keeps it
+def _program_with_times(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    program = Tokenizer.from_file(str(path / "tokenizer.json"))
+    program.add_special_tokens(list(filter(TIMESTAMP.fullmatch, program.get_vocab())))  # the file has them as text
+    return Library(program)
 
 
 def _word_pieces(path: Path, settings: dict[str, Any]) -> TextTokenizer:
@@ -196,12 +90,43 @@ def _word_pieces(path: Path, settings: dict[str, Any]) -> TextTokenizer:
     return Library(program)
 
 
-def _byte_pairs(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+def _gpt2(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    program = _byte_pairs(path, settings)
+    _add_special(program, [settings["eos_token"]])
+    return Library(program)
+
+
+def _whisper(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    program, language, task = _byte_pairs(path, settings), settings.get("language"), settings.get("task")
+    _add(program, _beside(path, settings))
+    front, end = ["<|startoftranscript|>"], settings["eos_token"]
+    front += [f"<|{CODES.get(language.lower(), language.lower())}|>"] if language else []
+    front += [f"<|{task}|>"] if task else []
+    front += [] if settings.get("predict_timestamps", False) else ["<|notimestamps|>"]
+    _add_special(program, [*front, end])
+    numbers = [(token, program.token_to_id(token)) for token in [*front, end]]
+    program.post_processor = processors.TemplateProcessing(single=[*front, "$A", end], special_tokens=numbers)
+    return Library(program)
+
+
+def _byte_pairs(path: Path, settings: dict[str, Any]) -> Tokenizer:
     program = Tokenizer(models.BPE.from_file(str(path / "vocab.json"), str(path / "merges.txt")))
     program.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings.get("add_prefix_space", False))
     program.decoder = decoders.ByteLevel()
-    _add_special(program, [settings["eos_token"]])
-    return Library(program)
+    return program
+
+
+def _beside(path: Path, settings: dict[str, Any]) -> dict[str, int]:
+    """The tokens that stand beside a vocabulary's own file, in the order of their ids."""
+    stated = {entry["content"]: int(number) for number, entry in settings.get("added_tokens_decoder", {}).items()}
+    return dict(sorted((_json(path / "added_tokens.json") | stated).items(), key=lambda token: token[1]))
+
+
+def _add(program: Tokenizer, tokens: dict[str, int]) -> None:
+    program.add_special_tokens(list(tokens))
+    for token, number in tokens.items():  # the library counts on from its vocabulary
+        if program.token_to_id(token) != number:
+            raise ValueError(f"token {token!r} has the id {number}, and would get {program.token_to_id(token)}")
 
 
 def _add_special(program: Tokenizer, tokens: list[str]) -> None:
@@ -230,6 +155,46 @@ def _llama(path: Path, settings: dict[str, Any]) -> TextTokenizer:
     return Pieces(path / "tokenizer.model", [], front, back)
 
 
+def _speech_to_text(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    """As fairseq trained them: the language that is written stands in front of a text."""
+    codes, front = settings.get("lang_codes"), []
+    if codes not in (None, "mustc"):
+        raise ValueError(f"lang_codes is {codes!r}; 'mustc' is known")
+    if codes is not None:
+        front = [f"<lang:{settings.get('tgt_lang', 'pt')}>"]  # Portuguese is MuST-C's first
+    file, numbers = path / "sentencepiece.bpe.model", _json(path / "vocab.json")
+    reads = str.lower if settings.get("do_lower_case", False) else str
+    writes = str.upper if settings.get("do_upper_case", False) else str
+    languages = NOTHING if codes is None else "<lang:[a-z]+>"
+    return Pieces(file, numbers, front, [settings["eos_token"]], languages, reads, writes)
+
+
+def _speecht5(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    if settings.get("normalize", False):
+        raise ValueError("normalize is true: numbers would be spelt out, which nothing here does")
+    found = Pieces(path / "spm_char.model", [], [], [settings["eos_token"]])
+    beside = [token for token in _beside(path, settings) if token not in found.vocabulary]
+    return Pieces(path / "spm_char.model", beside, [], [settings["eos_token"]], "|".join(map(re.escape, beside)) or NOTHING)
+
+
+def _wav2vec2(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    """Letters; with a target_lang, those of that language."""
+    numbers, lower = _json(path / "vocab.json"), settings.get("do_lower_case", False)  # the vocabulary is in capitals then
+    if "target_lang" in settings:
+        numbers = numbers[settings["target_lang"]]
+    if not all(isinstance(number, int) for number in numbers.values()):
+        raise ValueError("a vocabulary for each language: target_lang in tokenizer_config.json says which")
+    unsaid = [settings[role] for role in ("pad_token", "bos_token", "eos_token", "unk_token")]
+    space, case = settings.get("replace_word_delimiter_char", " "), (str.upper, str.lower) if lower else (str, str)
+    delimiter = settings.get("word_delimiter_token", "|")
+    return Letters(numbers | _beside(path, settings), settings["unk_token"], unsaid, delimiter, space, *case)
+
+
+def _phonemes(path: Path, settings: dict[str, Any]) -> TextTokenizer:
+    unsaid, end = [settings[role] for role in ("pad_token", "unk_token")], [settings["eos_token"]]
+    return Phonemes(_json(path / "vocab.json"), settings["unk_token"], [], end, silent=unsaid)
+
+
 def _padding(vocabulary: dict[str, int], settings: dict[str, Any], config: dict[str, Any]) -> int:
     for role in ("pad", "eos"):
         number = vocabulary.get(settings.get(f"{role}_token", ""), config.get(f"{role}_token_id"))
@@ -244,15 +209,30 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+Kind = tuple[Callable[[Path, dict[str, Any]], TextTokenizer], dict[str, str]]
+ANY = ""  # a system that no other entry names
 BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-PIECES = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
-# Files, the first found of which are read: how, for which model_type in config.json (none named: any), and special tokens'
-# names where the checkpoint has none.
-KINDS: dict[str, tuple[Callable[[Path, dict[str, Any]], TextTokenizer], tuple[str, ...], dict[str, str]]] = {
-    "tokenizer.json": (lambda path, _: Library(Tokenizer.from_file(str(path / "tokenizer.json"))), (), {}),
-    "vocab.txt": (_word_pieces, (), BERT),
-    "vocab.json + merges.txt": (_byte_pairs, ("gpt2",), {"eos_token": "<|endoftext|>"}),
-    "source.spm + target.spm + vocab.json": (_two_languages, ("marian",), PIECES),
-    "spiece.model": (_t5, ("t5",), PIECES),
-    "tokenizer.model": (_llama, ("llama", "mistral"), PIECES),
+PIECES = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+BYTES = {"eos_token": "<|endoftext|>"}
+SPOKEN = {"pad_token": "<blank>", "eos_token": "<sos/eos>", "unk_token": "<unk>"}
+# Files, for the model_type in config.json: how they are read, and special tokens' names where the checkpoint has none.
+KINDS: dict[str, dict[str, Kind]] = {
+    "tokenizer.json": {
+        ANY: (_program, {}),
+        "whisper": (_program_with_times, {}),
+        "parakeet_ctc": (_program_with_blank, {"pad_token": "<pad>"}),
+    },
+    "vocab.txt": {ANY: (_word_pieces, BERT)},
+    "vocab.json + merges.txt": {"gpt2": (_gpt2, BYTES), "whisper": (_whisper, BYTES)},
+    "source.spm + target.spm + vocab.json": {"marian": (_two_languages, PIECES)},
+    "vocab.json + sentencepiece.bpe.model": {"speech_to_text": (_speech_to_text, PIECES)},
+    "spiece.model": {"t5": (_t5, PIECES)},
+    "tokenizer.model": {"llama": (_llama, PIECES), "mistral": (_llama, PIECES)},
+    "spm_char.model": {"speecht5": (_speecht5, PIECES)},
+    "vocab.json": {
+        "wav2vec2-conformer": (_wav2vec2, PIECES),
+        "wav2vec2": (_wav2vec2, PIECES),
+        "fastspeech2_conformer": (_phonemes, SPOKEN),
+        "fastspeech2_conformer_with_hifigan": (_phonemes, SPOKEN),
+    },
 }
