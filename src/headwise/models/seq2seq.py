@@ -129,7 +129,19 @@ class TextToText(EncoderDecoder):
 
 
 class SpeechToText(EncoderDecoder):
-    """A source of sound, as spectra."""
+    """A source of sound, as spectra; ``embed_source`` says how they enter."""
+
+    encoder: Stack
+
+    @abstractmethod
+    def embed_source(self, input_features: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """What the encoder reads, (batch, memory_len, embed_dim)."""
+
+    def encode(
+        self, source: Float[Tensor, "batch a b"], attention_mask: Tensor | None = None
+    ) -> Float[Tensor, "batch memory_len embed_dim"]:
+        x = self.embed_source(source, attention_mask)
+        return self.encoder(x, padding(self.memory_mask(attention_mask), x))
 
     def forward(
         self,

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from headwise.blocks.layers import PreNorm, Stack, normal_
 from headwise.models import fairseq
-from headwise.models.interface import check_spectra, padding
+from headwise.models.interface import check_spectra
 from headwise.models.seq2seq import SpeechToText
 from headwise.models.speech_to_text.config import Speech2TextConfig
 
@@ -99,13 +99,14 @@ class Speech2TextForConditionalGeneration(Speech2TextDecoder):
         self.encoder = Stack(fairseq.layers(config, "encoder", PreNorm), nn.LayerNorm(config.d_model))
         normal_(self, config.init_std)
 
-    def encode(self, source: Spectra, attention_mask: Tensor | None = None) -> Float[Tensor, "batch source_len embed_dim"]:
-        check_spectra(source, self.config.frame_size, attention_mask, self.config.max_source_positions)
-        x = self.subsampling(source.to(self.embedding.weight.dtype)) * self.scale
+    def embed_source(
+        self, input_features: Spectra, attention_mask: Tensor | None
+    ) -> Float[Tensor, "batch memory_len embed_dim"]:
+        check_spectra(input_features, self.config.frame_size, attention_mask, self.config.max_source_positions)
+        x = self.subsampling(input_features.to(self.embedding.weight.dtype)) * self.scale
         positions = fairseq.sinusoids(torch.arange(2, x.shape[1] + 2, device=x.device), x.shape[-1])
         real = self.memory_mask(attention_mask)
-        x = x + (positions if real is None else positions * real[..., None]).to(x.dtype)
-        return self.encoder(self.dropout(x), padding(real, x))
+        return self.dropout(x + (positions if real is None else positions * real[..., None]).to(x.dtype))
 
     def memory_mask(self, attention_mask: Tensor | None) -> Tensor | None:
         return None if attention_mask is None else self.subsampling.shorten(attention_mask)

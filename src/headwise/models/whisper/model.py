@@ -52,17 +52,21 @@ class WhisperForConditionalGeneration(SpeechToText):
         self.proj_out = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         normal_(self, config.init_std)
 
-    def encode(
-        self, source: Float[Tensor, "batch mels frames"], attention_mask: Tensor | None = None
-    ) -> Float[Tensor, "batch source_len embed_dim"]:
-        shape, floats = (self.config.num_mel_bins, 2 * self.config.max_source_positions), source.is_floating_point()
-        if not floats or source.dim() != 3 or source.shape[1:] != shape:
-            wanted = f"floats (batch, {shape[0]} mels, {shape[1]} frames), 30 seconds of sound and silence"
-            raise ValueError(f"input_features: expected {wanted}; got {described(source)}")
-        x = source.to(self.embedding.weight.dtype)
+    def embed_source(
+        self, input_features: Float[Tensor, "batch mels frames"], attention_mask: Tensor | None
+    ) -> Float[Tensor, "batch memory_len embed_dim"]:
+        mels, frames, floats = (
+            self.config.num_mel_bins,
+            2 * self.config.max_source_positions,
+            input_features.is_floating_point(),
+        )
+        if not floats or input_features.dim() != 3 or input_features.shape[1:] != (mels, frames):
+            wanted = f"floats (batch, {mels} mels, {frames} frames), which sound shorter than them is padded to"
+            raise ValueError(f"input_features: expected {wanted}; got {described(input_features)}")
+        x = input_features.to(self.embedding.weight.dtype)
         for convolution in self.convolutions:
             x = functional.gelu(convolution(x))
-        return self.encoder(self.dropout(x.mT + self.source_positions), None)
+        return self.dropout(x.mT + self.source_positions)
 
     def memory_mask(self, attention_mask: Tensor | None) -> None:
         """Nothing is masked."""
