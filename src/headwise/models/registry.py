@@ -258,7 +258,7 @@ def _fill(model: nn.Module, found: dict[str, Tensor], places: Places, dtype: tor
     for published, (parts, stored) in places.items():
         if published not in found:
             continue
-        pieces = stored.read(found.pop(published), [len(ours[part]) for part in parts])
+        pieces = stored.read(found.pop(published), [ours[part].shape[:1].numel() for part in parts])
         for part, piece in zip(parts, pieces, strict=True):
             # A copy: what was read may be shared, and is the file itself, which somebody may yet write to.
             held = piece.detach().to(_dtype(ours[part], dtype), copy=True, memory_format=torch.contiguous_format)

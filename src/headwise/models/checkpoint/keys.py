@@ -36,7 +36,8 @@ class Stored:
 
     def read(self, tensor: Tensor, rows: list[int]) -> tuple[Tensor, ...]:
         """Ours, of so many rows each."""
-        return (tensor.mT if self.transposed and tensor.dim() > 1 else tensor).split(rows)
+        tensor = tensor.mT if self.transposed and tensor.dim() > 1 else tensor
+        return tensor.split(rows) if len(rows) > 1 else (tensor,)
 
     def write(self, tensors: list[Tensor]) -> Tensor:
         tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
