@@ -219,10 +219,14 @@ class TransformerXL(nn.Module, Bias):
         of_keys = (u.unflatten(0, (key.shape[-3], -1)) @ key.to(wide).mT).flatten(-3, -2)[..., None, :]
 
         def of_distance(back: Tensor) -> Tensor:
-            relative = (sinusoids(back, self.proj.in_features, wide) @ w.T).unflatten(-1, u.shape)
+            relative = (self.of_distances(back, wide) @ w.T).unflatten(-1, u.shape)
             return (query.to(wide) + v[:, None]) @ relative.permute(1, 2, 0)
 
         return scale * (of_keys + _by_distance(tile, of_distance))
+
+    def of_distances(self, back: Tensor, dtype: torch.dtype) -> Float[Tensor, "distances embed_dim"]:
+        """r_d of signed distances."""
+        return sinusoids(back, self.proj.in_features, dtype)
 
 
 def sinusoids(positions: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*positions {width}"]:
