@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,11 @@ from headwise.blocks.feed_forward import Activation
 from headwise.blocks.layers import Hidden, PostNorm
 
 Real = Bool[Tensor, "batch length"]
+
+
+def without_padding(x: Float[Tensor, "batch channels length"], real: Real | None) -> Float[Tensor, "batch channels length"]:
+    """What a convolution may read: padding counts as zero, as what lies past the end does. None: all is real."""
+    return x if real is None else x.masked_fill(~real[:, None], 0.0)
 
 
 class Convolution(nn.Module):
@@ -37,8 +43,7 @@ class Convolution(nn.Module):
     def forward(self, x: Hidden, real: Real | None = None) -> Hidden:
         """real: the places that are no padding; others count as zero, as what lies past the end does. None: all count."""
         x = functional.glu(self.expand(x.mT), dim=1)
-        x = x if real is None else x.masked_fill(~real[:, None], 0.0)
-        return self.contract(self.activation(self.norm(self.depthwise(x)))).mT
+        return self.contract(self.activation(self.norm(self.depthwise(without_padding(x, real))))).mT
 
 
 class ConformerLayer(nn.Module):
@@ -63,23 +68,32 @@ class ConformerLayer(nn.Module):
     def forward(self, x: Hidden, mask: Mask | None = None, real: Real | None = None) -> Hidden:
         """mask: about the keys of attention; real: about the places of the convolution."""
         before, attending, convolving, after = self.residuals
-        x = before(x, self.feed_forwards[0])
+        x = before(x, lambda x: self.feed(0, x, real))
         x = attending.leave(x, self.attend(attending.enter(x), mask))  # type: ignore[operator]
         x = convolving.leave(x, self.convolution(convolving.enter(x), real))  # type: ignore[operator]
-        return self.norm(after(x, self.feed_forwards[1]))
+        return self.norm(after(x, lambda x: self.feed(1, x, real)))
 
     def attend(self, x: Hidden, mask: Mask | None) -> Hidden:
         return self.self_attention(x, mask=mask)
 
+    def feed(self, number: int, x: Hidden, real: Real | None) -> Hidden:
+        """real: for feed-forwards that see their neighbours."""
+        return self.feed_forwards[number](x)
+
 
 class Conformer(nn.Module):
-    """Layers one after the other, then ``norm``."""
+    """Layers one after the other, then ``norm``.
 
-    def __init__(self, layers: Iterable[ConformerLayer], norm: nn.Module | None = None) -> None:
+    layer_drop: in training each layer is left out with this probability (LayerDrop, Fan et al. 2020).
+    """
+
+    def __init__(self, layers: Iterable[ConformerLayer], norm: nn.Module | None = None, layer_drop: float = 0.0) -> None:
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), nn.Identity() if norm is None else norm
+        self.layer_drop = layer_drop
 
     def forward(self, x: Float[Tensor, "batch length embed_dim"], mask: Mask | None = None, real: Real | None = None) -> Hidden:
         for layer in self.layers:
-            x = layer(x, mask, real)
+            if not self.training or self.layer_drop == 0 or torch.rand(()) >= self.layer_drop:
+                x = layer(x, mask, real)
         return self.norm(x)

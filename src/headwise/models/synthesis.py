@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from headwise.blocks.conformer import without_padding
 from headwise.models.interface import described, exported, padding
 
 Spectrogram = Float[Tensor, "batch frames mel_bins"]
@@ -52,10 +53,11 @@ class Postnet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Spectrogram) -> Spectrogram:
+    def forward(self, x: Spectrogram, real: Bool[Tensor, "batch frames"] | None = None) -> Spectrogram:
+        """real: the frames that are no padding; the convolutions read zeros for others. None: all are read."""
         y, last = x.mT, len(self.norms) - 1
         for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            y = norm(convolution(y))
+            y = norm(convolution(without_padding(y, real)))
             y = self.dropout(y if i == last else y.tanh())
         return x + y.mT
 
