@@ -12,6 +12,7 @@ from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
 from headwise.models.oscar.checkpoint import FORMAT as OSCAR
 from headwise.models.speech_to_text.checkpoint import FORMAT as SPEECH_TO_TEXT
+from headwise.models.speecht5.checkpoint import FORMAT as SPEECHT5
 from headwise.models.t5.checkpoint import FORMAT as T5
 from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
@@ -38,5 +39,6 @@ FORMATS: tuple[Format, ...] = (
     DIT,
     SPEECH_TO_TEXT,
     WHISPER,
+    SPEECHT5,
 )
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
