@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import headwise as hw
+from headwise.models.causal import CausalLM
+from headwise.models.checkpoint.config import Config
+from headwise.models.seq2seq import EncoderDecoder
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # float32, for numbers of order 5 (the worst found: 4e-6)
 
@@ -70,6 +73,15 @@ def outputs(output: Any) -> dict[str, Tensor]:
     return {name: x for name, x in found.items() if isinstance(x, Tensor) and name != "loss"}
 
 
+def dropping(config: Config, undrawn: tuple[str, ...]) -> dict[str, Any]:
+    """Every kind of dropout at a rate of its own, in the configurations of parts too."""
+    names = [entry.name for entry in fields(config) if "drop" in entry.name and entry.name not in undrawn]
+    inner = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    rates = {name: 0.11 + 0.02 * number for number, name in enumerate(names)}
+    parts = {name: part for name, part in inner.items() if isinstance(part, Config)}
+    return rates | {name: part.to_entries() | dropping(part, undrawn) for name, part in parts.items()}
+
+
 def stored(folder: Path) -> dict[str, Tensor]:
     """The weights in a folder, however its library calls the file."""
     (file,) = folder.glob("*.safetensors")
@@ -122,10 +134,7 @@ class Pair:
     def training_is_equal(self) -> None:
         """The loss under dropout, every kind of it at a rate of its own: drawn at the same places, in the same order, from the
         same random numbers."""
-        names = [
-            entry.name for entry in fields(self.ours.config) if "drop" in entry.name and entry.name not in self.system.undrawn
-        ]
-        rates = {name: 0.11 + 0.02 * number for number, name in enumerate(names)}
+        rates = dropping(self.ours.config, self.system.undrawn)
         pair = Pair(replace(self.system, changes=self.system.changes | rates), self.folder / "training")
         losses, states = [], []
         for model, train in ((pair.reference, True), (pair.ours, True), (pair.ours, False)):
@@ -168,8 +177,8 @@ class Pair:
 
     def generated_tokens_are_equal(self) -> None:
         """The most probable ones, ours by steps with a cache."""
-        if tiny.of_diffusers(self.system.name) or not self.reference.can_generate():
-            return
+        if not isinstance(self.ours, CausalLM | EncoderDecoder):
+            return  # it says no tokens, or, by CTC, all at once
         from transformers import GenerationMixin  # Whisper's own generate is another program
 
         self.reference.generation_config.forced_eos_token_id = None  # a wish about the limit, which we leave out
@@ -195,7 +204,7 @@ class Pair:
         how = {"low_cpu_mem_usage": False} if tiny.of_diffusers(self.system.name) else {"attn_implementation": "eager"}
         model, info = type(self.reference).from_pretrained(folder, output_loading_info=True, **how)
         assert not any(info.values()), info
-        return model.eval()
+        return tiny.ready(model)
 
     def real(self, x: Tensor) -> Tensor:
         """The rows of x (batch, length, ...) that are no padding."""

@@ -1,6 +1,7 @@
 """Every system of ours is the published one: outputs, losses, gradients, attention weights, generated tokens, both ways."""
 
 import pytest
+import tiny
 import torch
 from parity import Pair, System
 
@@ -8,6 +9,7 @@ import headwise as hw
 
 OF_DECODER = {"attentions": "decoder.layers.{}.self_attention"}
 OF_BERT = {"attentions": "bert.encoder.layers.{}.self_attention"}
+OF_STACKS = {f"{side}_attentions": f"{side}.layers.{{}}.self_attention" for side in ("encoder", "decoder")}
 OF_BOTH = {
     "encoder_attentions": "encoder.layers.{}.self_attention",
     "decoder_attentions": "decoder.layers.{}.self_attention",
@@ -19,6 +21,7 @@ TARGET = torch.tensor([[21, 22, 23, 24, 25, 0], [26, -100, 27, 28, 0, -100], [29
 ANSWER = {"start_positions": torch.tensor([3, 4, 0]), "end_positions": torch.tensor([5, 9, 2])}  # one past the end
 OF_VISION = {"attentions": "encoder.layers.{}.self_attention"}
 OF_SPACE = {"attentions": "encoder.layers.{}.spatial_attention"}
+OF_SOUND = OF_VISION
 TIME = {"timesformer.encoder.layer.{}.temporal_attention.attention.attn_drop.forward": "encoder.layers.{}.temporal_attention"}
 SCORES = {"transformer_blocks.{}.attn1.get_attention_scores": "blocks.{}.self_attention"}
 
@@ -27,7 +30,13 @@ def noise_loss(model, hidden_states, timestep, class_labels):
     return hw.diffusion.loss(model, hidden_states.clamp(-1, 1), class_labels, timestep=timestep, label_dropout=0.0)
 
 
+def per_label(model, labels, **inputs):
+    """A sum over a batch, of the order of other losses: for such gradients the tolerance is meant."""
+    return model(labels=labels, **inputs).loss / (labels >= 0).sum()
+
+
 COLOURS = {"labels": SOURCE.clamp(max=15)}
+LETTERS, SPECTRA = {"labels": SOURCE}, tiny.TINY["ParakeetForCTC"][1]["encoder_config"]
 CLASSES, NUMBERS = {"labels": torch.tensor([4, 0, 3])}, {"labels": torch.tensor([0.5, -1.0, 2.0])}
 
 OBJECTS = {
@@ -44,6 +53,13 @@ EARLY |= {"downsample_in_first_stage": True, "downsample_in_bottleneck": True}
 COSTS = {"class_cost": 3, "bbox_cost": 1, "giou_cost": 4, "bbox_loss_coefficient": 2, "giou_loss_coefficient": 3}
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def speech(frames):
+    """So many frames a step, the second text's cut off within one."""
+    real = tiny.keep(tuple(frames * steps - (steps == 4) for steps in tiny.TARGET_LENGTHS))[..., None]
+    return {"labels": torch.randn(*real.shape[:2], 16, generator=torch.Generator().manual_seed(2)).where(real, -100.0)}
+
 
 # A further system is a row here, beside its folder and its row in models/checkpoint.py.
 SYSTEMS = [
@@ -152,6 +168,36 @@ SYSTEMS = [
         OF_DECODER,
         {"scale_attn_by_inverse_layer_idx": True, "n_inner": 50},
     ),
+    System("Wav2Vec2ConformerForCTC", LETTERS, OF_SOUND, loss=per_label),
+    System(
+        "Wav2Vec2ConformerForCTC",
+        LETTERS,
+        OF_SOUND,
+        {"position_embeddings_type": "rotary", "feat_extract_norm": "layer", "conv_bias": True, "hidden_act": "swish"},
+        loss=per_label,
+    ),
+    System(
+        "Wav2Vec2ConformerForCTC",
+        LETTERS,
+        OF_SOUND,
+        {"position_embeddings_type": None, "feat_extract_activation": "relu", "layer_norm_eps": 0.5}
+        | {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True, "pad_token_id": 31},
+    ),
+    System("ParakeetForCTC", LETTERS, OF_SOUND),
+    System(
+        "ParakeetForCTC",
+        LETTERS,
+        OF_SOUND,
+        {"encoder_config": SPECTRA | {"attention_bias": False, "convolution_bias": False, "scale_input": False}},
+    ),
+    System(
+        "ParakeetForCTC",
+        LETTERS,
+        OF_SOUND,
+        {"encoder_config": SPECTRA | {"subsampling_factor": 4, "hidden_act": "relu", "num_mel_bins": 12}}
+        | {"ctc_loss_reduction": "sum", "ctc_zero_infinity": False, "pad_token_id": 0},
+        loss=per_label,
+    ),
     System("Speech2TextForConditionalGeneration", {"labels": TARGET}, OF_BOTH),
     System(
         "Speech2TextForConditionalGeneration",
@@ -176,6 +222,48 @@ SYSTEMS = [
         {"decoder_layers": 1, "decoder_attention_heads": 2, "activation_function": "relu", "tie_word_embeddings": False},
     ),
     System("WhisperForConditionalGeneration", {"labels": TARGET}, OF_BOTH, {"max_source_positions": 17, "num_mel_bins": 9}),
+    System("SpeechT5ForTextToSpeech", speech(2), OF_BOTH),
+    System(
+        "SpeechT5ForTextToSpeech",
+        speech(3),
+        OF_BOTH,
+        {"reduction_factor": 3, "use_guided_attention_loss": False, "encoder_max_relative_position": 3, "hidden_act": "relu"},
+    ),
+    System(
+        "SpeechT5ForTextToSpeech",
+        speech(1),
+        OF_BOTH,
+        {"reduction_factor": 1, "decoder_layers": 1, "decoder_attention_heads": 2, "layer_norm_eps": 0.1}
+        | {"guided_attention_loss_num_heads": 1, "guided_attention_loss_sigma": 0.3, "guided_attention_loss_scale": 5.0}
+        | {"speech_decoder_prenet_layers": 3, "speech_decoder_postnet_layers": 2, "speech_decoder_postnet_kernel": 3},
+    ),
+    System("FastSpeech2ConformerModel", {}, OF_STACKS),
+    System(
+        "FastSpeech2ConformerModel",
+        {},
+        OF_STACKS,
+        {"encoder_normalize_before": True, "use_macaron_style_in_conformer": False, "num_speakers": 3, "num_languages": 5},
+    ),
+    System(
+        "FastSpeech2ConformerModel",
+        {},
+        OF_STACKS,
+        {"decoder_normalize_before": True, "use_masking": False, "use_weighted_masking": True, "speaker_embed_dim": 11},
+    ),
+    System(
+        "FastSpeech2ConformerModel",
+        {},
+        OF_STACKS,
+        {"use_masking": False, "convolution_bias": False, "decoder_layers": 1, "encoder_kernel_size": 3}
+        | {"stop_gradient_from_pitch_predictor": False, "stop_gradient_from_energy_predictor": True},
+    ),
+    System(
+        "FastSpeech2ConformerModel",
+        {},
+        OF_STACKS,
+        {"pitch_embed_kernel_size": 3, "energy_embed_kernel_size": 5, "positionwise_conv_kernel_size": 1}
+        | {"pitch_predictor_layers": 1, "speech_decoder_postnet_layers": 2, "speech_decoder_postnet_kernel": 3},
+    ),
 ]
 
 

@@ -31,6 +31,7 @@ _STACKS = {
 _ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _BERT = _ENCODER | {"vocab_size": 99, "max_position_embeddings": 64}
 _VISION = _ENCODER | {"image_size": 32, "patch_size": 8}
+_CONFORMER = {"layers": 2, "num_attention_heads": 4, "linear_units": 64}
 _LABELS = {"num_labels": 5}
 _RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
 
@@ -78,7 +79,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "Wav2Vec2ConformerForCTC": (
         "Wav2Vec2ConformerConfig",
         _ENCODER
-        | {"vocab_size": 32, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7, "mask_time_prob": 0}
+        | {"vocab_size": 32, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7, "mask_time_prob": 0.0}
         | {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
         | {"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 16},
     ),
@@ -103,6 +104,19 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         | {"vocab_size": 99, "d_model": 32, "num_mel_bins": 16, "max_source_positions": 11, "max_target_positions": 32}
         | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
         | {"begin_suppress_tokens": None},
+    ),
+    "FastSpeech2ConformerModel": (
+        "FastSpeech2ConformerConfig",
+        {f"{side}_{name}": number for side in ("encoder", "decoder") for name, number in _CONFORMER.items()}
+        | {f"{what}_predictor_channels": 16 for what in ("duration", "pitch", "energy")}
+        | {"vocab_size": 40, "hidden_size": 32, "num_mel_bins": 12, "speech_decoder_postnet_units": 8},
+    ),
+    "SpeechT5ForTextToSpeech": (
+        "SpeechT5Config",
+        _STACKS
+        | {"vocab_size": 81, "hidden_size": 32, "num_mel_bins": 16, "speaker_embedding_dim": 11}
+        | {"speech_decoder_prenet_units": 24, "speech_decoder_postnet_units": 20}
+        | {"max_text_positions": 64, "max_speech_positions": 64},
     ),
     "CLIPModel": (
         "CLIPConfig",
@@ -148,7 +162,33 @@ def reference(name: str, attn_implementation: str = "eager", **changes: Any) -> 
             configuration(name, **changes), attn_implementation=attn_implementation
         )
     randomise(model)
-    return model.eval()
+    return ready(model)
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """In eval mode. SpeechT5's prenet drops at all times, and parts of a batch together: ours as dropout does. FastSpeech 2
+    reads labels in training alone, where all below is left to eval mode; its convolutions read padding, too, which ours never
+    do: it is cut off in front of them, and batches can be compared."""
+    model.eval()
+    if type(model).__name__ == "SpeechT5ForTextToSpeech":
+        prenet = model.speecht5.decoder.prenet
+        prenet._consistent_dropout = lambda x, rate: nn.functional.dropout(x, rate, prenet.training)
+    if type(model).__name__ == "FastSpeech2ConformerModel":
+        real = dict[int, Tensor]()
+        model.training = model.duration_predictor.training = True
+
+        def look(module: nn.Module, given: tuple[Tensor, ...], named: Batch) -> None:
+            masks = named["attention_mask"].bool(), (named["spectrogram_labels"] != -100).any(dim=-1)
+            real.update({mask.shape[1]: mask for mask in masks})
+
+        def cut(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (given[0].mT.masked_fill(~real[given[0].shape[-1]][..., None], 0.0).mT,)
+
+        model.register_forward_pre_hook(look, with_kwargs=True)
+        for module in model.modules():
+            if isinstance(module, nn.Conv1d) and module.kernel_size != (1,):
+                module.register_forward_pre_hook(cut)
+    return model
 
 
 @torch.no_grad()
@@ -188,7 +228,11 @@ def inputs(name: str, **changes: Any) -> Batch:
     """A batch of the model's own inputs, the same at every call, padded on the right wherever the model takes a mask."""
     config, generator = configuration(name, **changes), torch.Generator().manual_seed(1)
     batch = _INPUTS.get(config.model_type, _tokens)(config, generator)
-    if config.is_encoder_decoder and name != "DetrForObjectDetection":  # whose queries are parameters
+    if config.is_encoder_decoder and name not in (
+        "DetrForObjectDetection",
+        "FastSpeech2ConformerModel",
+        "SpeechT5ForTextToSpeech",
+    ):
         batch |= {f"decoder_{key}": value for key, value in _tokens(config, generator, TARGET_LENGTHS).items()}
     return batch
 
@@ -199,6 +243,10 @@ def rows(name: str, **changes: Any) -> dict[int, Tensor]:
     what a query sees that may attend to nothing."""
     batch = inputs(name, **changes)
     masks = [batch[key].bool() for key in ("attention_mask", "decoder_attention_mask") if key in batch]
+    if "decoder_input_values" in batch:
+        masks.append(masks[1].repeat_interleave(configuration(name, **changes).reduction_factor, dim=1))
+    if "spectrogram_labels" in batch:
+        masks.append((batch["spectrogram_labels"] != -100).any(dim=-1))
     if name in _CONVOLUTIONS:
         convolutions = _CONVOLUTIONS[name](configuration(name, **changes))
         masks[0] = keep(tuple(_shortened(int(length), convolutions) for length in masks[0].sum(-1)))
@@ -224,7 +272,7 @@ def keep(lengths: tuple[int, ...]) -> Tensor:
 def _tokens(config: PreTrainedConfig, generator: torch.Generator, lengths: tuple[int, ...] = LENGTHS) -> Batch:
     real = keep(lengths)
     ids = torch.randint(3, config.vocab_size - 1, real.shape, generator=generator)  # clear of the special tokens
-    return {"input_ids": ids.where(real, config.pad_token_id or 0), "attention_mask": real.long()}
+    return {"input_ids": ids.where(real, getattr(config, "pad_token_id", None) or 0), "attention_mask": real.long()}
 
 
 def _typed_tokens(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
@@ -276,6 +324,34 @@ def _fixed_frames(config: PreTrainedConfig, generator: torch.Generator) -> Batch
     return {"input_features": torch.randn(shape, generator=generator)}
 
 
+def _durations(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    """Texts, and how they are said."""
+    batch, real = _tokens(config, generator), keep(LENGTHS)
+    times = torch.randint(6, real.shape, generator=generator) * real
+    said = keep(tuple(times.sum(dim=1).tolist()))[..., None]
+    spectrogram = torch.randn(*said.shape[:2], config.num_mel_bins, generator=generator)
+    pitch, energy = torch.randn(2, *real.shape, 1, generator=generator)
+    labels = {"duration_labels": times, "pitch_labels": pitch, "energy_labels": energy}
+    return batch | labels | {"spectrogram_labels": spectrogram.where(said, -100.0)} | _voice(config, generator)
+
+
+def _voice(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    """Which voice and language, where there are several."""
+    counts = {"speaker_ids": config.num_speakers, "lang_ids": config.num_languages}
+    voice = {name: torch.randint(count, (3, 1), generator=generator) for name, count in counts.items() if count}
+    if config.speaker_embed_dim:
+        voice["speaker_embedding"] = torch.randn(3, config.speaker_embed_dim, generator=generator)
+    return voice
+
+
+def _spoken(config: PreTrainedConfig, generator: torch.Generator) -> Batch:
+    """Texts, voices, and what was said so far."""
+    batch, real = _tokens(config, generator), keep(TARGET_LENGTHS)
+    said = torch.randn(*real.shape, config.num_mel_bins, generator=generator) * real[..., None]
+    voices = torch.randn(3, config.speaker_embedding_dim, generator=generator)
+    return batch | {"decoder_input_values": said, "decoder_attention_mask": real.long(), "speaker_embeddings": voices}
+
+
 _INPUTS = {
     "bert": _typed_tokens,
     "vit": _images,
@@ -290,6 +366,8 @@ _INPUTS = {
     "parakeet_ctc": lambda config, generator: _frames(config.encoder_config.num_mel_bins, generator),
     "speech_to_text": lambda config, generator: _frames(config.input_feat_per_channel * config.input_channels, generator),
     "whisper": _fixed_frames,
+    "speecht5": _spoken,
+    "fastspeech2_conformer": _durations,
 }
 
 # Kernel, stride and padding of what shortens sound before the encoder.
