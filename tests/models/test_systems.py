@@ -22,11 +22,13 @@ from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from headwise.models.imagegpt import ImageGPTConfig, ImageGPTForCausalImageModeling
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.marian import MarianConfig, MarianMTModel
+from headwise.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
 from headwise.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
 from headwise.models.t5 import T5Config, T5ForConditionalGeneration
 from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
 from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from headwise.models.vit import ViTConfig, ViTForImageClassification
+from headwise.models.wav2vec2_conformer import Wav2Vec2ConformerConfig, Wav2Vec2ConformerForCTC
 from headwise.models.whisper import WhisperConfig, WhisperForConditionalGeneration
 from headwise.models.yolos import YolosConfig, YolosForObjectDetection
 
@@ -75,6 +77,16 @@ WHISPER = {
     "large-v3": (WhisperConfig(**both(1280, 32, 20, 5120), num_mel_bins=128, vocab_size=51866), 1_543_490_560),
     "large-v3-turbo": (WhisperConfig(**both(1280, 32, 20, 5120, 4), num_mel_bins=128, vocab_size=51866), 808_878_080),
 }
+WAV2VEC2 = Wav2Vec2ConformerConfig(
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    hidden_act="swish",
+    feat_extract_norm="layer",
+    conv_bias=True,
+)
+PARAKEET_42 = ParakeetCTCConfig(encoder_config=ParakeetEncoderConfig(num_hidden_layers=42))
 # Parameters of the published models, tied ones counted once.
 SIZES = {
     # The reference keeps the sinusoids of both sides as frozen parameters; here they are computed.
@@ -101,6 +113,9 @@ SIZES = {
     "imagegpt-medium": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1024, n_layer=36), 455_489_536),
     "imagegpt-large": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1536, n_layer=48, n_head=16), 1_362_914_304),
     "timesformer-base": (TimesformerForVideoClassification, TimesformerConfig(**KINETICS), 121_566_352),
+    "wav2vec2-conformer-rel-pos-large": (Wav2Vec2ConformerForCTC, WAV2VEC2, 618_591_904),
+    "parakeet-ctc-0.6b": (ParakeetForCTC, ParakeetCTCConfig(), 608_799_745),
+    "parakeet-ctc-1.1b": (ParakeetForCTC, PARAKEET_42, 1_062_540_289),
     "videomae-base": (VideoMAEForVideoClassification, VideoMAEConfig(**KINETICS), 86_534_800),
     "s2t-small": (Speech2TextForConditionalGeneration, Speech2TextConfig(), 29_536_256),
     "s2t-medium": (Speech2TextForConditionalGeneration, Speech2TextConfig(**both(512, 12, 8, 2048, 6)), 71_207_936),

@@ -11,6 +11,7 @@ from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
 from headwise.models.oscar.checkpoint import FORMAT as OSCAR
+from headwise.models.parakeet.checkpoint import FORMAT as PARAKEET
 from headwise.models.speech_to_text.checkpoint import FORMAT as SPEECH_TO_TEXT
 from headwise.models.speecht5.checkpoint import FORMAT as SPEECHT5
 from headwise.models.t5.checkpoint import FORMAT as T5
@@ -18,6 +19,7 @@ from headwise.models.timesformer.checkpoint import FORMAT as TIMESFORMER
 from headwise.models.transformer.checkpoint import FORMAT as TRANSFORMER
 from headwise.models.videomae.checkpoint import FORMAT as VIDEOMAE
 from headwise.models.vit.checkpoint import FORMAT as VIT
+from headwise.models.wav2vec2_conformer.checkpoint import FORMAT as WAV2VEC2_CONFORMER
 from headwise.models.whisper.checkpoint import FORMAT as WHISPER
 from headwise.models.yolos.checkpoint import FORMAT as YOLOS
 
@@ -40,5 +42,7 @@ FORMATS: tuple[Format, ...] = (
     SPEECH_TO_TEXT,
     WHISPER,
     SPEECHT5,
+    WAV2VEC2_CONFORMER,
+    PARAKEET,
 )
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}

@@ -1,0 +1,127 @@
+"""Parakeet: a FastConformer (Rekesh et al. 2023) that says pieces of words, eight times fewer frames than its spectra have."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headwise.attention import masks
+from headwise.attention.module import MultiHeadAttention
+from headwise.attention.positions import TransformerXL
+from headwise.blocks.conformer import Conformer, ConformerLayer, Convolution
+from headwise.blocks.feed_forward import FeedForward, activation
+from headwise.blocks.layers import PreNorm, normal_
+from headwise.models.ctc import CTCModel, CTCOutput
+from headwise.models.interface import check_spectra
+from headwise.models.parakeet.config import ParakeetCTCConfig, ParakeetEncoderConfig
+
+
+class Subsampling(nn.Module):
+    """relu(W * x), then relu(W_p * (W_d * x)), each W_d of one channel alone and W_p of one place alone, until one frame stands
+    for ``subsampling_factor`` of them; then W x + b of all channels and mels of a frame. A spectrum is one channel.
+
+    Frames past a sound's end are zero in front of every convolution, as those past the batch's are.
+    """
+
+    def __init__(self, config: ParakeetEncoderConfig) -> None:
+        super().__init__()
+        self.kernel, self.stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
+        channels, shape = config.subsampling_conv_channels, (self.kernel, self.stride, (self.kernel - 1) // 2)
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, *shape), nn.ReLU()]
+        for _ in range(1, config.stages):
+            layers += [nn.Conv2d(channels, channels, *shape, groups=channels), nn.Conv2d(channels, channels, 1), nn.ReLU()]
+        self.layers = nn.ModuleList(layers)
+        self.linear = nn.Linear(channels * (config.num_mel_bins // self.stride**config.stages), config.hidden_size)
+
+    def forward(
+        self, spectra: Float[Tensor, "batch frames mels"], lengths: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch fewer embed_dim"]:
+        x = spectra[:, None]
+        for layer in self.layers:
+            x = layer(x)
+            if lengths is not None and isinstance(layer, nn.ReLU):  # a stage ends; before, W_p sees each frame by itself
+                lengths = self.shorten(lengths)
+                x = x.masked_fill(~first(lengths, x.shape[2])[:, None, :, None], 0.0)
+        return self.linear(x.transpose(1, 2).flatten(2))
+
+    def shorten(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """By one stage."""
+        return (lengths + 2 * ((self.kernel - 1) // 2) - self.kernel) // self.stride + 1
+
+
+class ParakeetForCTC(CTCModel):
+    """spectra -> convolutions -> frames -> Conformer -> logits of every piece, and of the blank, at each frame.
+
+    x = subsampling(spectra) (times sqrt(hidden_size) if scale_input), dropout; Conformer layers with the positions of
+    Transformer-XL; logits = W x + b. Nothing looks past a sound's end: padding changes nothing.
+    """
+
+    def __init__(self, config: ParakeetCTCConfig) -> None:
+        super().__init__()
+        self.config, encoder = config, config.encoder_config
+        self.subsampling, self.dropout = Subsampling(encoder), nn.Dropout(encoder.dropout)
+        self.encoder = Conformer((_layer(encoder) for _ in range(encoder.num_hidden_layers)), layer_drop=encoder.layerdrop)
+        self.ctc_head = nn.Conv1d(encoder.hidden_size, config.vocab_size, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As published: N(0, initializer_range^2), biases zero."""
+        std = self.config.encoder_config.initializer_range
+        normal_(self, std)
+        for module in self.modules():
+            if isinstance(module, TransformerXL):
+                nn.init.normal_(module.u, std=std)
+                nn.init.normal_(module.v, std=std)
+
+    def forward(
+        self,
+        input_features: Float[Tensor, "batch frames mels"],
+        attention_mask: Tensor | None = None,
+        labels: Int[Tensor, "batch most"] | None = None,
+    ) -> CTCOutput:
+        """Logits of every frame that is left, (batch, fewer, vocab_size).
+
+        input_features: log-mel spectra as the feature extractor gives them. attention_mask (batch, frames): true or 1 = a real
+        frame, padding on the right. labels: the pieces, -100 where there is none. loss: -log P(labels) (``hw.ctc.loss``).
+        """
+        encoder = self.config.encoder_config
+        check_spectra(input_features, encoder.num_mel_bins, attention_mask)
+        lengths = None if attention_mask is None else attention_mask.bool().sum(-1)
+        x = self.subsampling(input_features.to(self.ctc_head.weight.dtype), lengths)
+        real = None if attention_mask is None else first(self.frame_lengths(attention_mask), x.shape[1])
+        x = self.dropout(x * (encoder.hidden_size**0.5 if encoder.scale_input else 1.0))
+        x = self.encoder(x, None if real is None else masks.padding(real), real)
+        return self.answer(self.ctc_head(x.mT).mT, attention_mask, labels)
+
+    def frame_lengths(self, attention_mask: Tensor) -> Int[Tensor, " batch"]:
+        lengths = attention_mask.bool().sum(-1)
+        for _ in range(self.config.encoder_config.stages):
+            lengths = self.subsampling.shorten(lengths)
+        return lengths
+
+
+def first(lengths: Int[Tensor, " batch"], longest: int) -> Bool[Tensor, "batch {longest}"]:
+    """Which places lie within the first ``lengths``."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def _layer(config: ParakeetEncoderConfig) -> ConformerLayer:
+    width, bias, act = config.hidden_size, config.attention_bias, activation(config.hidden_act)
+
+    def feed_forward() -> FeedForward:
+        return FeedForward(width, config.intermediate_size, act, config.activation_dropout, bias)
+
+    return ConformerLayer(
+        [PreNorm(nn.LayerNorm(width), weight=weight) for weight in (0.5, 1.0, 1.0, 0.5)],
+        feed_forwards=(feed_forward(), feed_forward()),
+        self_attention=MultiHeadAttention(
+            width,
+            config.num_attention_heads,
+            bias=bias,
+            position=TransformerXL(width, config.num_attention_heads),
+            dropout=config.attention_dropout,
+        ),
+        convolution=Convolution(width, config.conv_kernel_size, act, config.convolution_bias),
+        norm=nn.LayerNorm(width),
+    )
