@@ -68,6 +68,11 @@ def test_what_is_masked(layout):
     assert abs((read == ids[places]).float().mean() - 0.1) < 0.03
 
 
+def test_all_is_where_the_regions_are(layout):
+    batch = layout.masked(layout(["w20"], NAMES[:1], [FEATURES[0].to("meta")]))
+    assert build(BertForImageCaptioning).to("meta")(**batch).loss.is_meta
+
+
 class FullPasses:
     """Writes by whole passes over the layout's places, a [MASK] at the first free one: no cache, no shift of the tags."""
 

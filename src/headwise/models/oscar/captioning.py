@@ -44,7 +44,7 @@ class CaptionLayout:
 
     def __call__(self, captions: Sequence[str], tags: Sequence[str], regions: Sequence[Tensor]) -> dict[str, Any]:
         """A batch: captions; tags, the names of what is seen, joined by spaces ("" = none); regions, (number, feature_dim)
-        each. input_ids, token_type_ids, img_feats, and attention_mask, a rule."""
+        each. input_ids, token_type_ids, img_feats, and attention_mask, a rule; all where the regions are."""
         if not len(captions) == len(tags) == len(regions):
             raise ValueError(f"{len(captions)} captions, {len(tags)} tags and {len(regions)} regions: expected one of each")
         first, second = self.max_seq_a_length, self.max_seq_length - self.max_seq_a_length
@@ -52,9 +52,9 @@ class CaptionLayout:
         words = self._filled([[cls, *self._pieces(text)[: first - 2], sep] for text in captions], first)
         names = self._filled([self._tags(text, second) for text in tags], second)
         img_feats, real = padded(regions, self.max_img_seq_length)
-        ids = torch.cat([words, names], dim=1)
+        ids = torch.cat([words, names], dim=1).to(real.device)
         keep = torch.cat([ids != self.tokenizer.pad_token_id, real], dim=1)
-        types = (torch.arange(ids.shape[1]) >= first) & (ids != self.tokenizer.pad_token_id)
+        types = (torch.arange(ids.shape[1], device=ids.device) >= first) & keep[:, : ids.shape[1]]
         return {
             "input_ids": ids,
             "token_type_ids": types.long() * TAGS,
@@ -71,14 +71,14 @@ class CaptionLayout:
         ids, slots = batch["input_ids"], self.max_seq_a_length
         length = (ids[:, :slots] != self.tokenizer.pad_token_id).sum(dim=1)
         count = (length.double() * share).round().clamp(1, most).long()[:, None]
-        drawn, place = torch.rand(len(ids), slots, generator=generator), torch.arange(ids.shape[1])
-        drawn[(place[:slots] == 0) | (place[:slots] >= length[:, None])] = 2.0  # [CLS] and padding: never
-        rank = drawn.argsort(dim=1).argsort(dim=1)
+        drawn, kind = (torch.rand(len(ids), n, generator=generator).to(ids.device) for n in (slots, ids.shape[1]))
+        anything = torch.randint(self.tokenizer.vocab_size, ids.shape, generator=generator).to(ids.device)
+        place = torch.arange(slots, device=ids.device)
+        never = (place == 0) | (place >= length[:, None])  # [CLS] and padding
+        rank = drawn.masked_fill(never, 2.0).argsort(dim=1).argsort(dim=1)
         chosen = functional.pad(rank < count, (0, ids.shape[1] - slots))
         where = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-        true = ids.gather(1, where).masked_fill(torch.arange(most) >= count, 0)
-        kind = torch.rand(ids.shape, generator=generator)
-        anything = torch.randint(self.tokenizer.vocab_size, ids.shape, generator=generator)
+        true = ids.gather(1, where).masked_fill(torch.arange(most, device=ids.device) >= count, 0)
         read = torch.where(kind < 0.8, self.token("[MASK]"), torch.where(kind < 0.9, anything, ids))
         return batch | {"input_ids": torch.where(chosen, read, ids), "masked_pos": chosen.long(), "masked_ids": true}
 
@@ -88,8 +88,8 @@ class CaptionLayout:
         """What a caption is written from: ids of the tags, features of the regions, and which of these rows are real. As in
         the original, tags have the room that a caption of max_gen_length leaves."""
         names = [self._tags(text, self.max_seq_length - max_gen_length) for text in tags]
-        ids = self._filled(names, max(map(len, names)))
         img_feats, real = padded(regions, self.max_img_seq_length)
+        ids = self._filled(names, max(map(len, names))).to(real.device)
         return ids, img_feats, torch.cat([ids != self.tokenizer.pad_token_id, real], dim=1)
 
     def token(self, name: str) -> int:
