@@ -18,12 +18,14 @@ from headwise.insight.observe import attention_modules
 from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
 from headwise.models.detr import DetrConfig, DetrForObjectDetection
 from headwise.models.dit import DiTConfig, DiTTransformer2DModel
+from headwise.models.fastspeech2_conformer import FastSpeech2ConformerConfig, FastSpeech2ConformerModel
 from headwise.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from headwise.models.imagegpt import ImageGPTConfig, ImageGPTForCausalImageModeling
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.marian import MarianConfig, MarianMTModel
 from headwise.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
 from headwise.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
+from headwise.models.speecht5 import SpeechT5Config, SpeechT5ForTextToSpeech
 from headwise.models.t5 import T5Config, T5ForConditionalGeneration
 from headwise.models.timesformer import TimesformerConfig, TimesformerForVideoClassification
 from headwise.models.videomae import VideoMAEConfig, VideoMAEForVideoClassification
@@ -112,6 +114,8 @@ SIZES = {
     "imagegpt-small": (ImageGPTForCausalImageModeling, ImageGPTConfig(), 76_682_240),
     "imagegpt-medium": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1024, n_layer=36), 455_489_536),
     "imagegpt-large": (ImageGPTForCausalImageModeling, ImageGPTConfig(n_embd=1536, n_layer=48, n_head=16), 1_362_914_304),
+    "speecht5_tts": (SpeechT5ForTextToSpeech, SpeechT5Config(), 144_431_684),
+    "fastspeech2_conformer": (FastSpeech2ConformerModel, FastSpeech2ConformerConfig(), 70_262_259),
     "timesformer-base": (TimesformerForVideoClassification, TimesformerConfig(**KINETICS), 121_566_352),
     "wav2vec2-conformer-rel-pos-large": (Wav2Vec2ConformerForCTC, WAV2VEC2, 618_591_904),
     "parakeet-ctc-0.6b": (ParakeetForCTC, ParakeetCTCConfig(), 608_799_745),
@@ -167,7 +171,7 @@ def test_heads_are_seen_measured_and_silenced(pair):
             module.out_proj.weight.copy_(weight)
         for name, seen in outputs(cut).items():
             torch.testing.assert_close(outputs(gated)[name], seen, **CLOSE)
-            past = name.startswith("encoder_") and address.startswith("decoder.")
+            past = name.startswith(("encoder_", "duration_", "pitch_", "energy_")) and address.startswith("decoder.")
             assert past or not torch.allclose(seen, outputs(before)[name], atol=1e-4)
 
 
@@ -186,8 +190,9 @@ def test_training_goes_on_from_a_checkpoint_and_the_reference_reads_the_result(p
         optimizer.step()
     after = measured(model.eval())
     # DETR's queries, from random weights and of noise, come to the mean of all boxes in this time, no nearer, the reference's
-    # too; test_detection.py has it learn.
-    assert after < (0.5 if pair.system.name == "DetrForObjectDetection" else 0.3) * before
+    # too; test_detection.py has it learn. FastSpeech 2's frames are noise each for itself; test_fastspeech2.py has it learn.
+    slow = pair.system.name in ("DetrForObjectDetection", "FastSpeech2ConformerModel")
+    assert after < (0.5 if slow else 0.3) * before
     hw.save(model, pair.folder / "trained")
     theirs = pair.read_by_reference(pair.folder / "trained")
     assert measured(theirs) == pytest.approx(after, abs=1e-4)
@@ -231,7 +236,7 @@ def test_a_wrong_call_is_refused_with_a_sentence(text_pair):
     with pytest.raises(ValueError, match=r"attention_mask: expected \(3, 7\), 1 = a real token; got \(3, 9\)"):
         pair.ours(**inputs | {"attention_mask": torch.ones(3, 9)})
     if "labels" in pair.system.asked and "Classification" not in pair.system.name:
-        with pytest.raises(ValueError, match=r"labels: expected \(3, [67]\); got \(3, 9\)"):
+        with pytest.raises(ValueError, match=r"labels: expected \(3, ([67]|12, 16)\); got \(3, 9\)"):
             pair.ours(**inputs, labels=torch.ones(3, 9, dtype=torch.long))
     with pytest.raises(ValueError, match="input_ids: expected tokens"):
         hw.generate(pair.ours, inputs["input_ids"][0])

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise.attention.masks import Mask
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import TransformerXL, sinusoids
-from headwise.blocks.conformer import Conformer, ConformerLayer, Convolution, Real, without_padding
+from headwise.blocks.conformer import ConformerLayer, Convolution, Real, without_padding
 from headwise.blocks.layers import Hidden, PostNorm, PreNorm
 from headwise.models.fastspeech2_conformer.config import FastSpeech2ConformerConfig
 
@@ -48,8 +47,9 @@ class Layer(ConformerLayer):
         return self.feed_forwards[number](x, real)
 
 
-class Distances(nn.Module):
-    """The sinusoids r_d of signed distances; in training what dropout leaves of them, drawn once for all layers of a stack."""
+class Entrance(nn.Module):
+    """What enters a stack: dropout(sqrt(embed_dim) x), and beside it the sinusoids r_d of signed distances, in training what
+    dropout leaves of them, drawn once for all layers."""
 
     left: Tensor | None
 
@@ -57,47 +57,32 @@ class Distances(nn.Module):
         super().__init__()
         self.embed_dim, self.dropout, self.left = embed_dim, nn.Dropout(dropout), None
 
-    def draw(self, x: Hidden) -> None:
-        """For a sequence of that length: the rows r_(n - 1), ..., r_(1 - n)."""
-        self.left = None
-        if self.training:
+    def forward(self, x: Hidden) -> Hidden:
+        x, self.left = self.dropout(x * self.embed_dim**0.5), None
+        if self.training:  # the rows r_(n - 1), ..., r_(1 - n)
             distances = torch.arange(x.shape[1] - 1, -x.shape[1], -1, device=x.device)
             self.left = self.dropout(sinusoids(distances, self.embed_dim))
+        return x
 
-    def forward(self, back: Shaped[Tensor, " distances"], dtype: torch.dtype) -> Float[Tensor, "distances embed_dim"]:
+    def of_distances(self, back: Tensor, dtype: torch.dtype) -> Float[Tensor, "distances embed_dim"]:
         if self.left is None:
             return sinusoids(back, self.embed_dim, dtype)
         farthest = self.left.shape[0] // 2
         return self.left[(farthest - back).clamp(0, 2 * farthest)].to(dtype)
 
 
-class DroppedTransformerXL(TransformerXL):
-    """Relative positions by the rows of ``Distances``."""
+class Distances(TransformerXL):
+    """Relative positions by the sinusoids that ``entrance`` has left."""
 
-    def __init__(self, embed_dim: int, num_heads: int, distances: Distances) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, entrance: Entrance) -> None:
         super().__init__(embed_dim, num_heads)
-        self.distances = distances
+        self.entrance = entrance
 
-    def of_distances(self, back: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.distances(back, dtype)
-
-
-class Encoder(Conformer):
-    """dropout(sqrt(embed_dim) x), then the layers; FastSpeech 2's decoder is one too."""
-
-    def __init__(self, config: FastSpeech2ConformerConfig, side: str) -> None:
-        rate = getattr(config, f"{side}_positional_dropout_rate")
-        distances = Distances(config.hidden_size, rate)
-        super().__init__(layer(config, side, distances) for _ in range(getattr(config, f"{side}_layers")))
-        self.distances, self.dropout, self.scale = distances, nn.Dropout(rate), config.hidden_size**0.5
-
-    def forward(self, x: Hidden, mask: Mask | None = None, real: Real | None = None) -> Hidden:
-        x = self.dropout(x * self.scale)
-        self.distances.draw(x)
-        return super().forward(x, mask, real)
+    def of_distances(self, back: Tensor, dtype: torch.dtype) -> Float[Tensor, "distances embed_dim"]:
+        return self.entrance.of_distances(back, dtype)
 
 
-def layer(config: FastSpeech2ConformerConfig, side: str, distances: Distances) -> ConformerLayer:
+def layer(config: FastSpeech2ConformerConfig, side: str, entrance: Entrance) -> ConformerLayer:
     """One of the encoder's or the decoder's: x <- norm(x + f(x)) for f a half of a feed-forward, attention, convolution and
     the other half, or x + f(norm(x)); a norm ends it."""
 
@@ -117,7 +102,7 @@ def layer(config: FastSpeech2ConformerConfig, side: str, distances: Distances) -
         self_attention=MultiHeadAttention(
             size,
             heads,
-            position=DroppedTransformerXL(size, heads, distances),
+            position=Distances(size, heads, entrance),
             dropout=of_side("attention_dropout_rate"),
         ),
         convolution=Convolution(size, of_side("kernel_size"), bias=config.convolution_bias),

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from headwise.attention import masks
 from headwise.attention.tiles import has_values
+from headwise.blocks.conformer import Conformer
 from headwise.models.fastspeech2_conformer.config import FastSpeech2ConformerConfig
-from headwise.models.fastspeech2_conformer.layers import Encoder, Predictor
+from headwise.models.fastspeech2_conformer.layers import Entrance, Predictor, layer
 from headwise.models.interface import described, exported, padding
 from headwise.models.synthesis import Postnet, Synthesiser, masked_mean
 
@@ -56,7 +57,10 @@ class FastSpeech2ConformerModel(Synthesiser):
             nn.Embedding(several[name], size) if name in several else None for name in ("speaker", "language")
         )
         self.voice = None if config.speaker_embed_dim is None else nn.Linear(size + config.speaker_embed_dim, size)
-        self.encoder, self.decoder = Encoder(config, "encoder"), Encoder(config, "decoder")
+        self.encoder_entrance = Entrance(size, config.encoder_positional_dropout_rate)
+        self.encoder = Conformer(layer(config, "encoder", self.encoder_entrance) for _ in range(config.encoder_layers))
+        self.decoder_entrance = Entrance(size, config.decoder_positional_dropout_rate)
+        self.decoder = Conformer(layer(config, "decoder", self.decoder_entrance) for _ in range(config.decoder_layers))
         self.duration_predictor, self.pitch_predictor, self.energy_predictor = (
             Predictor(config, *what)
             for what in (
@@ -106,7 +110,7 @@ class FastSpeech2ConformerModel(Synthesiser):
         padding(attention_mask, input_ids)
         real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         labels = self._labels(real, spectrogram_labels, duration_labels, pitch_labels, energy_labels)
-        memory = self.encoder(self.embedding(input_ids), masks.padding(real), real)
+        memory = self.encoder(self.encoder_entrance(self.embedding(input_ids)), masks.padding(real), real)
         x = self._voiced(memory, speaker_ids, lang_ids, speaker_embedding)
         stops = self.config.stop_gradient_from_pitch_predictor, self.config.stop_gradient_from_energy_predictor
         pitches, energies = (
@@ -123,7 +127,8 @@ class FastSpeech2ConformerModel(Synthesiser):
             spectrogram, times, pitch, energy = labels
             length, spoken = spectrogram.shape[1], (spectrogram != -100).any(dim=-1)
         x = self._said(x, pitch, energy, real)
-        y = self.decoder(repeated(x, times.masked_fill(~real, 0), length), masks.padding(spoken), spoken)
+        y = self.decoder_entrance(repeated(x, times.masked_fill(~real, 0), length))
+        y = self.decoder(y, masks.padding(spoken), spoken)
         before = self.spectrogram(y)
         after = self.postnet(before, spoken)
         found = FastSpeech2ConformerOutput(after, durations, pitches, energies, memory)
