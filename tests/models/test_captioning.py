@@ -139,6 +139,11 @@ def test_a_caption_is_the_most_probable_word_by_word(layout, tmp_path):
 @pytest.mark.nohook
 def test_wrong_calls(layout):
     model = build(BertForImageCaptioning)
+    batch, asked = inputs(BertForImageCaptioning, model.config)
+    with pytest.raises(ValueError, match=r"masked_pos: expected \(3, 10\), 1 = masked; got \(2, 10\)"):
+        model(**batch, **asked | {"masked_pos": asked["masked_pos"][:2]})
+    with pytest.raises(ValueError, match="one token for every 1 of masked_pos"):
+        model(**batch, **asked | {"masked_ids": asked["masked_ids"].clamp(min=1)})
     with pytest.raises(ValueError, match="2 captions, 1 tags and 3 regions"):
         layout(["a", "b"], ["c"], FEATURES)
     with pytest.raises(ValueError, match="tags of every picture and its regions; got 2 and 3"):

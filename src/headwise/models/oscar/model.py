@@ -3,7 +3,6 @@ that a detector saw ("tags"), and the regions where it saw them, as one sequence
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from headwise.blocks.layers import normal_
 from headwise.models.bert.model import Bert, PredictionHead
 from headwise.models.interface import ClassifierOutput, cross_entropy, described, exported, padding
 from headwise.models.oscar.config import OscarConfig
+from headwise.models.oscar.loss import CaptionLoss, check_masks
 
 
 @exported
@@ -154,44 +154,16 @@ class BertForImageCaptioning(nn.Module):
         position_ids: Int[Tensor, "*batch length"] | None = None,
     ) -> CaptionOutput:
         """Inputs as ``BertImgModel``'s. masked_pos (batch, at most length): 1 = masked; masked_ids: the true tokens there, in
-        their order, 0 where a row has fewer than others. Without the two, logits of the whole text."""
+        their order, 0 where a row has fewer than others. Without the two, logits of the whole text. Raises ValueError where
+        they do not belong together."""
         hidden = self.bert(input_ids, attention_mask, token_type_ids, img_feats, position_ids)[:, : input_ids.shape[1]]
         if masked_pos is None or masked_ids is None:
             return CaptionOutput(self.head(hidden, self.bert.embedding))
+        check_masks(masked_pos, masked_ids, hidden)
         # The places of a row's masks, in their order: a fixed number of them, so that one graph serves every batch.
         first = masked_pos.bool().int().argsort(dim=1, descending=True, stable=True)[:, : masked_ids.shape[1]]
         logits = self.head(hidden.gather(1, first[..., None].expand(-1, -1, hidden.shape[-1])), self.bert.embedding)
         return CaptionOutput(logits, self.loss(logits, masked_ids))
-
-
-class CaptionLoss(nn.Module):
-    """The mean over the masked tokens of KL(t || p), t = 1 - e at the true token and e / (vocab_size - 1) at every other, with
-    label smoothing e; -log p(token) where e is 0. drop_worst_ratio, after drop_worst_after losses: this share of a batch's, the
-    largest, is left out, its number rounded up."""
-
-    taken: Tensor
-
-    def __init__(self, config: OscarConfig) -> None:
-        super().__init__()
-        self.smoothing, self.ratio, self.after = config.label_smoothing, config.drop_worst_ratio, config.drop_worst_after
-        # Not on the meta device, where a loaded model begins: it is in no file.
-        self.register_buffer("taken", torch.zeros((), dtype=torch.long, device="cpu"), persistent=False)
-
-    def forward(self, logits: Float[Tensor, "batch masks vocab_size"], tokens: Int[Tensor, "batch masks"]) -> Float[Tensor, ""]:
-        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-        true, e = log_p.gather(-1, tokens[..., None].long())[..., 0], self.smoothing
-        loss = -(1 - e) * true
-        if e > 0:
-            each = e / (logits.shape[-1] - 1)
-            loss = loss - each * (log_p.sum(dim=-1) - true) + (1 - e) * math.log(1 - e) + e * math.log(each)
-        counted = tokens != 0
-        count, ordered = counted.sum(), loss.masked_fill(~counted, torch.inf).flatten().sort().values
-        if self.ratio > 0:
-            self.taken += 1
-            kept = (count.double() * (1 - self.ratio)).long()
-            count = torch.where(self.taken.to(count.device) > self.after, kept, count)
-        first = torch.arange(ordered.shape[0], device=ordered.device) < count
-        return ordered.masked_fill(~first, 0.0).sum() / count
 
 
 class BertImgForPreTraining(nn.Module):
