@@ -58,7 +58,8 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_f
 def speech(frames):
     """So many frames a step, every text on a tone of its own; the second is cut off within a step."""
     real = tiny.keep(tuple(frames * steps - (steps == 4) for steps in tiny.TARGET_LENGTHS))[..., None]
-    return {"labels": torch.randn(3, 1, 16, generator=torch.Generator().manual_seed(2)).where(real, -100.0)}
+    tones = 3 * torch.randn(3, 1, 16, generator=torch.Generator().manual_seed(2))
+    return {"labels": tones.where(real, -100.0)}
 
 
 # A further system is a row here, beside its folder and its row in models/checkpoint.py.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise.attention import masks
+from headwise.attention.cache import Growing
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import Shaw
 from headwise.blocks.feed_forward import FeedForward, activation
@@ -145,7 +146,7 @@ class SpeechT5ForTextToSpeech(Synthesiser):
             decoder_attention_mask = None if decoder_attention_mask is None else decoder_attention_mask[:, every - 1 :: every]
         guided = labels is not None and self.config.use_guided_attention_loss
         looks = [Looks() for _ in self.decoder.layers if guided]
-        caches = [LayerCache(cross=look) for look in looks] or None
+        caches = [LayerCache(Growing(), look) for look in looks] or None
         memory = self.encode(input_ids, attention_mask)
         hidden = self.decode(decoder_input_values, memory, attention_mask, decoder_attention_mask, speaker_embeddings, caches)
         before = self.frames(hidden)
@@ -222,7 +223,7 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         if frames.dim() != 3 or not frames.is_floating_point() or frames.shape[-1] != config.num_mel_bins:
             wanted = f"floats (batch, steps, {config.num_mel_bins})"
             raise ValueError(f"decoder_input_values: expected {wanted}; got {described(frames)}")
-        if voices is not None and voices.shape != (len(frames), config.speaker_embedding_dim):
+        if voices is not None and voices.shape != (frames.shape[0], config.speaker_embedding_dim):
             wanted = f"({len(frames)}, {config.speaker_embedding_dim})"
             raise ValueError(f"speaker_embeddings: expected {wanted}, a voice for every row; got {tuple(voices.shape)}")
         if offset + frames.shape[1] > config.max_speech_positions:
