@@ -52,6 +52,13 @@ def test_a_batch_is_laid_out_as_the_original_does(layout):
     assert loss.isfinite()
 
 
+def test_tags_have_the_room_that_a_short_caption_leaves(layout):
+    ids, img_feats, keep = layout.context(["w1 " * 20, "w2"], FEATURES[:2], max_gen_length=5)
+    assert ids.tolist() == [[*[6] * 11, 3], [7, 3, *[0] * 10]]
+    assert img_feats.shape == (2, 5, 13)
+    assert keep.sum(1).tolist() == [12 + 3, 2 + 5]
+
+
 def test_what_is_masked(layout):
     texts = ["w20 w21", " ".join(f"w{i}" for i in range(20)), "w5"]
     batch = layout(texts * 500, NAMES * 500, FEATURES * 500)
