@@ -104,6 +104,7 @@ class SpeechT5Features(Waveforms):
     fmin: Number = 80
     fmax: Number = 7600
     mel_floor: Number = 1e-10
+    reduction_factor: int = 2
 
     published: ClassVar[str] = "SpeechT5FeatureExtractor"
     supported: ClassVar[Mapping[str, Any]] = {
@@ -111,7 +112,6 @@ class SpeechT5Features(Waveforms):
         "win_function": "hann_window",
         "frame_signal_scale": 1.0,
     }
-    silent: ClassVar[frozenset[str]] = frozenset({"reduction_factor"})  # the model's config has it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,8 +134,14 @@ class SpeechT5Features(Waveforms):
 
     def targets(self, sounds: Sound | Iterable[Sound]) -> dict[str, Tensor]:
         """What is to be said: "labels" float32 (batch, frames, num_mel_bins), log10 mel, -100 = padding, which no loss counts,
-        and their mask, "decoder_attention_mask" (batch, frames), int64, 1 = real."""
-        labels, mask = _padded(self._each(sounds, self.mel), -100.0)
+        and "decoder_attention_mask" (batch, frames), int64, 1 = real. The model says reduction_factor frames at a time: a
+        sound's last step is filled up with padding, and is real."""
+
+        def steps(samples: Tensor) -> Tensor:
+            frames = self.mel(samples)
+            return functional.pad(frames, (0, 0, 0, -len(frames) % self.reduction_factor), value=-100.0)
+
+        labels, mask = _padded(self._each(sounds, steps), -100.0)
         return {"labels": labels, "decoder_attention_mask": mask}
 
 
