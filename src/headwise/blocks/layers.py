@@ -138,7 +138,7 @@ class Stack(nn.Module):
 def normal_(model: nn.Module, std: float) -> None:
     """Weights of all projections, convolutions and embeddings from N(0, std^2), their biases zero, as BERT and GPT begin."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Embedding):
                 if module.padding_idx is not None:

@@ -6,7 +6,10 @@ from headwise.models.bert.checkpoint import FORMAT as BERT
 from headwise.models.checkpoint.format import Format
 from headwise.models.detr.checkpoint import FORMAT as DETR
 from headwise.models.dit.checkpoint import FORMAT as DIT
+from headwise.models.fastspeech2_conformer.checkpoint import FORMAT as FASTSPEECH2
+from headwise.models.fastspeech2_conformer.with_hifigan import FORMAT as FASTSPEECH2_WITH_HIFIGAN
 from headwise.models.gpt2.checkpoint import FORMAT as GPT2
+from headwise.models.hifigan.checkpoint import FORMATS as HIFIGANS
 from headwise.models.imagegpt.checkpoint import FORMAT as IMAGEGPT
 from headwise.models.llama.checkpoint import FORMAT as LLAMA
 from headwise.models.marian.checkpoint import FORMAT as MARIAN
@@ -44,5 +47,8 @@ FORMATS: tuple[Format, ...] = (
     SPEECHT5,
     WAV2VEC2_CONFORMER,
     PARAKEET,
+    FASTSPEECH2,
+    FASTSPEECH2_WITH_HIFIGAN,
+    *HIFIGANS,
 )
 ARCHITECTURES = {name: form for form in FORMATS for name in form.models}
