@@ -105,6 +105,7 @@ positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
 save(model, folder, dtype=None)
 statistics(record, top=3)
+synthesise(model, input_ids, attention_mask=None, *, vocoder=None, **wishes)
 tokenizer(folder)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """

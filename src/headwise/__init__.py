@@ -34,6 +34,7 @@ MODELS
     tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts), and labels or not)
     image_processor(folder)         the checkpoint's way with pictures and films: model(**images(pictures))
     generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
+    synthesise(model, input_ids)    what a model says aloud: spectrograms, or, with a vocoder, waveforms
     diffusion                       sample(model, class_labels) draws, loss(model, pictures, class_labels) trains a model that
                                     does; DDPM, DDIM: how noise is taken away; Schedule: how much of it there is
 
@@ -56,6 +57,7 @@ from headwise.models.generation import generate
 from headwise.models.inputs.images import image_processor
 from headwise.models.inputs.text import tokenizer
 from headwise.models.registry import load, save
+from headwise.models.synthesis import synthesise
 
 __all__ = [
     "MultiHeadAttention",
@@ -76,6 +78,7 @@ __all__ = [
     "positions",
     "save",
     "statistics",
+    "synthesise",
     "tokenizer",
     "which_backend",
 ]

@@ -52,7 +52,7 @@ def generate(
     """
     source = _source(model, input_ids, input_features)
     if not isinstance(model, EncoderDecoder | CausalLM):
-        raise ValueError(f"{type(model).__name__} does not generate: it has no decoder")
+        raise ValueError(f"{type(model).__name__} does not generate: it has no decoder of tokens")
     if not isinstance(search, Search | None):
         raise ValueError(f"search: expected hw.generation.Greedy(), Beam() or Sample(); got {search!r}")
     search, keep = search or Greedy(), None if attention_mask is None else attention_mask.bool()
