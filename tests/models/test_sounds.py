@@ -420,6 +420,6 @@ def test_settings_that_are_refused(tmp_path, entries, message):
 def test_folders_without_an_extractor(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no preprocessor_config.json, nor .* how sounds go in"):
         feature_extractor(tmp_path)
-    with pytest.raises(CheckpointError, match="is not a folder with a processor of sounds"):
+    with pytest.raises(CheckpointError, match="is not a folder with a feature extractor"):
         feature_extractor(tmp_path / "none")
     assert KINDS.keys() == {kind.__name__ for kind in DRAWN}

@@ -103,6 +103,7 @@ def image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
     """
     kind, settings, place = read_settings(
         folder,
+        "an image processor",
         "pictures",
         parts={"image_processor": "preprocessor_config.json", "video_processor": "video_preprocessor_config.json"},
         types=["image_processor_type", "video_processor_type", "feature_extractor_type"],

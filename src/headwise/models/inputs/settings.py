@@ -18,6 +18,7 @@ LARGEST = 2**20  # of what a file can set: more would only fill the memory
 
 def read_settings(
     folder: str | os.PathLike[str],
+    reader: str,
     what: str,
     *,
     parts: Mapping[str, str],
@@ -26,13 +27,13 @@ def read_settings(
 ) -> tuple[str, dict[str, Any], Path]:
     """The kind of a folder's processor, its settings, and the file they are in.
 
-    what: goes into the model, for the error where no file says how. parts: the name of each part of processor_config.json and
+    reader, what: it reads, for errors where there is none. parts: the name of each part of processor_config.json and
     of the file that held it before. types: the entries that name the kind; where there is none, ``models`` has that of the
     model_type in config.json.
     """
     path = find(folder)
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder with a processor of {what}")
+        raise CheckpointError(f"{path} is not a folder with {reader}")
     joint = read_json(path / JOINT) if (path / JOINT).exists() else {}
     for part, name in parts.items():
         if isinstance(joint.get(part), dict):

@@ -63,6 +63,7 @@ def feature_extractor(folder: str | os.PathLike[str]) -> FeatureExtractor:
     """
     kind, entries, place = read_settings(
         folder,
+        "a feature extractor",
         "sounds",
         parts={"feature_extractor": "preprocessor_config.json"},
         types=["feature_extractor_type"],
