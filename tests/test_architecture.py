@@ -73,11 +73,14 @@ backends = ('formula', 'sdpa', 'blocks', 'flex')
 cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
+ctc.decode(model, *, width=1, **inputs)
+ctc.loss(logits, labels, lengths=None, *, blank=0, reduction='mean', zero_infinity=False)
 diffusion.DDIM(steps=50, eta=0.0, clip=None)
 diffusion.DDPM(steps=250, clip=None)
 diffusion.Schedule(steps=1000, beta_start=0.0001, beta_end=0.02)
 diffusion.loss(model, clean, class_labels, *, timestep=None, noise=None, label_dropout=0.1, schedule=None)
 diffusion.sample(model, class_labels, *, sampler=None, guidance_scale=4.0, seed=None, schedule=None)
+feature_extractor(folder)
 gates(model, values)
 generate(model, input_ids=None, attention_mask=None, *, input_features=None, decoder_input_ids=None, search=None, \
 max_new_tokens=128, cache=<class 'headwise.attention.cache.Growing'>)
@@ -104,6 +107,10 @@ positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=T
 positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
 save(model, folder, dtype=None)
+speech.Mel(*, sampling_rate=16000, n_fft=1024, win_length=1024, hop_length=256, num_mel_bins=80, fmin=80.0, fmax=7600.0, \
+mel_floor=1e-10, amplitude_floor=0.0)
+speech.griffin_lim(spectrogram, mel, *, iterations=32, momentum=0.99, seed=0)
+speech.save(waveform, path, sampling_rate)
 statistics(record, top=3)
 synthesise(model, input_ids, attention_mask=None, *, vocoder=None, **wishes)
 tokenizer(folder)
@@ -111,9 +118,11 @@ which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=No
 """
 IN_MODULES = {
     "cache": ("Cross", "Fixed", "Growing"),
+    "ctc": ("decode", "loss"),
     "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),
     "generation": ("Beam", "Greedy", "Sample"),
     "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
+    "speech": ("Mel", "griffin_lim", "save"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
 }
 

@@ -33,8 +33,12 @@ MODELS
     save(model, folder)             and back, in the format it came from
     tokenizer(folder)               the checkpoint's own tokenizer: model(**tokenizer(texts), and labels or not)
     image_processor(folder)         the checkpoint's way with pictures and films: model(**images(pictures))
-    generate(model, input_ids)      what a model goes on with; generation: Greedy, Beam, Sample
+    feature_extractor(folder)       the checkpoint's way with sounds: model(**extractor(sounds))
+    generate(model, input_ids)      what a model goes on with, or hears; generation: Greedy, Beam, Sample
+    ctc                             decode(model, **extractor(sounds)) is what was said, of models with labels at frames; loss
     synthesise(model, input_ids)    what a model says aloud: spectrograms, or, with a vocoder, waveforms
+    speech                          griffin_lim(spectrogram, mel) makes it audible without a vocoder; Mel: from waveform to
+                                    log-mel, SPEECHT5 and FASTSPEECH2 those of published models; save(waveform, path, rate)
     diffusion                       sample(model, class_labels) draws, loss(model, pictures, class_labels) trains a model that
                                     does; DDPM, DDIM: how noise is taken away; Schedule: how much of it there is
 
@@ -42,7 +46,8 @@ What always holds: a query that may attend to nothing gives zero output and zero
 computed in at least float32; query head h uses key-value head h // (num_heads // num_kv_heads); a wrong call raises
 ValueError with what was expected and what came. The documentation of each name is its docstring:
 python -m pydoc headwise.attend, headwise.masks.window, headwise.positions.T5Buckets, ... What a picture or a film may be:
-headwise.models.inputs.images; what is found in pictures, and how detectors are told: headwise.models.detection.
+headwise.models.inputs.images; a sound: headwise.models.inputs.sounds; what is found in pictures, and how detectors are told:
+headwise.models.detection; regions of pictures beside text: headwise.models.oscar.
 """
 
 from headwise.attention import cache, masks, positions
@@ -52,9 +57,10 @@ from headwise.attention.module import MultiHeadAttention, Scores
 from headwise.insight.gates import gates
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
-from headwise.models import diffusion, generation
+from headwise.models import ctc, diffusion, generation, speech
 from headwise.models.generation import generate
 from headwise.models.inputs.images import image_processor
+from headwise.models.inputs.sounds import feature_extractor
 from headwise.models.inputs.text import tokenizer
 from headwise.models.registry import load, save
 from headwise.models.synthesis import synthesise
@@ -67,7 +73,9 @@ __all__ = [
     "attention_weights",
     "backends",
     "cache",
+    "ctc",
     "diffusion",
+    "feature_extractor",
     "gates",
     "generate",
     "generation",
@@ -77,6 +85,7 @@ __all__ = [
     "observe",
     "positions",
     "save",
+    "speech",
     "statistics",
     "synthesise",
     "tokenizer",
