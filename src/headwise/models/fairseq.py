@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from headwise.attention.module import MultiHeadAttention
 from headwise.blocks.feed_forward import FeedForward, activation
-from headwise.blocks.layers import Layer, PostNorm
+from headwise.blocks.layers import Layer, PostNorm, PreNorm, Stack
 
 
 def layers(
@@ -40,6 +40,12 @@ def layers(
         )
         for _ in range(getattr(config, f"{side}_layers"))
     ]
+
+
+def pre_norm_stack(config: Any, side: Literal["encoder", "decoder"], bias: bool | Iterable[str] = True) -> Stack:
+    """Pre-norm layers, a norm at the end; LayerDrop in training."""
+    norm = nn.LayerNorm(config.d_model)
+    return Stack(layers(config, side, PreNorm, bias=bias), norm, getattr(config, f"{side}_layerdrop"))
 
 
 def sinusoids(positions: Tensor, width: int) -> Float[Tensor, "*positions {width}"]:

@@ -14,7 +14,6 @@ class Speech2TextConfig(Config):
 
     input_feat_per_channel, input_channels: a frame has as many numbers as their product. max_source_positions: frames, before
     the convolutions (num_conv_layers, each of stride 2; conv_channels go into the gate of all but the last, 2 d_model there).
-    LayerDrop (0 in all published models) is read and written, not applied.
     """
 
     aliases: ClassVar = {
@@ -35,6 +34,8 @@ class Speech2TextConfig(Config):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
     scale_embedding: bool = True
     tie_word_embeddings: bool = True
     max_source_positions: int = 6000

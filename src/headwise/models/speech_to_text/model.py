@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headwise.blocks.layers import PreNorm, Stack, normal_
+from headwise.blocks.layers import normal_
 from headwise.models import fairseq
 from headwise.models.interface import check_spectra
 from headwise.models.seq2seq import SpeechToText
@@ -61,7 +61,7 @@ class Speech2TextDecoder(SpeechToText):
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.embedding = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
         self.dropout = nn.Dropout(config.dropout)
-        self.decoder = Stack(fairseq.layers(config, "decoder", PreNorm), nn.LayerNorm(config.d_model))
+        self.decoder = fairseq.pre_norm_stack(config, "decoder")
         self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def embed_target(
@@ -96,7 +96,7 @@ class Speech2TextForConditionalGeneration(Speech2TextDecoder):
         super().__init__(config)
         self.config = config
         self.subsampling = Subsampling(config)
-        self.encoder = Stack(fairseq.layers(config, "encoder", PreNorm), nn.LayerNorm(config.d_model))
+        self.encoder = fairseq.pre_norm_stack(config, "encoder")
         normal_(self, config.init_std)
 
     def embed_source(

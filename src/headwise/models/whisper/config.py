@@ -12,8 +12,8 @@ from headwise.models.checkpoint.config import Config
 class WhisperConfig(Config):
     """config.json of a WhisperForConditionalGeneration; defaults are the class's, whisper-tiny's sizes.
 
-    max_source_positions: what the encoder reads, half as many as there are frames. LayerDrop and SpecAugment in training
-    (apply_spec_augment, mask_*; off in all published models) are read and written, not applied, and so is scale_embedding,
+    max_source_positions: what the encoder reads, half as many as there are frames. SpecAugment in training
+    (apply_spec_augment, mask_*; off in all published models) is read and written, not applied, and so is scale_embedding,
     which the reference does not apply either.
     """
 
@@ -37,6 +37,8 @@ class WhisperConfig(Config):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
     tie_word_embeddings: bool = True
     max_source_positions: int = 1500
     max_target_positions: int = 448

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headwise.blocks.layers import PreNorm, Stack, normal_
+from headwise.blocks.layers import normal_
 from headwise.models import fairseq
 from headwise.models.interface import described
 from headwise.models.seq2seq import SpeechToText
@@ -47,21 +47,17 @@ class WhisperForConditionalGeneration(SpeechToText):
         self.embedding = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.target_positions = nn.Embedding(config.max_target_positions, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = Stack(fairseq.layers(config, "encoder", PreNorm, bias=BIAS), nn.LayerNorm(width))
-        self.decoder = Stack(fairseq.layers(config, "decoder", PreNorm, bias=BIAS), nn.LayerNorm(width))
+        self.encoder = fairseq.pre_norm_stack(config, "encoder", BIAS)
+        self.decoder = fairseq.pre_norm_stack(config, "decoder", BIAS)
         self.proj_out = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         normal_(self, config.init_std)
 
     def embed_source(
         self, input_features: Float[Tensor, "batch mels frames"], attention_mask: Tensor | None
     ) -> Float[Tensor, "batch memory_len embed_dim"]:
-        mels, frames, floats = (
-            self.config.num_mel_bins,
-            2 * self.config.max_source_positions,
-            input_features.is_floating_point(),
-        )
-        if not floats or input_features.dim() != 3 or input_features.shape[1:] != (mels, frames):
-            wanted = f"floats (batch, {mels} mels, {frames} frames), which sound shorter than them is padded to"
+        shape, floats = (self.config.num_mel_bins, 2 * self.config.max_source_positions), input_features.is_floating_point()
+        if not floats or input_features.dim() != 3 or input_features.shape[1:] != shape:
+            wanted = f"floats (batch, {shape[0]} mels, {shape[1]} frames), silence behind sound that is shorter"
             raise ValueError(f"input_features: expected {wanted}; got {described(input_features)}")
         x = input_features.to(self.embedding.weight.dtype)
         for convolution in self.convolutions:
