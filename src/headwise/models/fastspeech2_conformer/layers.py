@@ -58,14 +58,14 @@ class Entrance(nn.Module):
         self.embed_dim, self.dropout, self.left = embed_dim, nn.Dropout(dropout), None
 
     def forward(self, x: Hidden) -> Hidden:
-        x, self.left = self.dropout(x * self.embed_dim**0.5), None
+        x = self.dropout(x * self.embed_dim**0.5)
         if self.training:  # the rows r_(n - 1), ..., r_(1 - n)
             distances = torch.arange(x.shape[1] - 1, -x.shape[1], -1, device=x.device)
             self.left = self.dropout(sinusoids(distances, self.embed_dim))
         return x
 
     def of_distances(self, back: Tensor, dtype: torch.dtype) -> Float[Tensor, "distances embed_dim"]:
-        if self.left is None:
+        if self.left is None or not self.training:
             return sinusoids(back, self.embed_dim, dtype)
         farthest = self.left.shape[0] // 2
         return self.left[(farthest - back).clamp(0, 2 * farthest)].to(dtype)

@@ -121,7 +121,7 @@ class FastSpeech2ConformerModel(Synthesiser):
         if labels is None:
             durations = (durations.exp() - 1).round().clamp(min=0).long()
             times, pitch, energy = self._times(durations, real), pitches, energies
-            length = int(times.sum(dim=1).max())
+            length: Any = times.sum(dim=1).max().item()
             spoken = torch.arange(length, device=x.device) < times.sum(dim=1, keepdim=True)
         else:
             spectrogram, times, pitch, energy = labels
