@@ -173,12 +173,12 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         last = labels[:, self.config.reduction_factor - 1 :: self.config.reduction_factor]
         return functional.pad(last.masked_fill(last == -100, 0.0)[:, :-1], (0, 0, 1, 0))
 
-    def synthesise(  # type: ignore[override]
+    def synthesise(
         self,
         input_ids: Int[Tensor, "batch length"],
         attention_mask: Tensor | None = None,
         *,
-        speaker_embeddings: Tensor,
+        speaker_embeddings: Tensor | None = None,
         threshold: float = 0.5,
         min_ratio: float = 0.0,
         max_ratio: float = 20.0,
@@ -191,15 +191,19 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         max_ratio frames for each of the row's tokens, or with the model's positions. (The reference counts the tokens of the
         longest row, for every row.) prenet_dropout: the share of the prenet dropped in every step, as Shen et al. 2018
         (section 2.2) do for variety; None = as in training. seed: of its random numbers; None = torch's own. No row depends
-        on the others.
+        on the others. Raises ValueError without a voice, or for wishes that cannot be.
         """
+        if speaker_embeddings is None:
+            raise ValueError(
+                f"speaker_embeddings: expected (batch or 1, {self.config.speaker_embedding_dim}), a voice; got None"
+            )
         rate = self.config.speech_decoder_prenet_dropout if prenet_dropout is None else prenet_dropout
         if not 0 <= rate < 1 or not 0 <= min_ratio <= max_ratio:
             got = f"{prenet_dropout}, {min_ratio} and {max_ratio}"
             raise ValueError(f"expected prenet_dropout in [0, 1) and 0 <= min_ratio <= max_ratio; got {got}")
         keep = input_ids != self.config.pad_token_id if attention_mask is None else attention_mask.bool()
         memory, caches, drop = self.encode(input_ids, keep), self.decoder.make_cache(), dropout_alike(rate, seed, keep.device)
-        voices = speaker_embeddings.expand(len(keep), -1) if len(speaker_embeddings) == 1 else speaker_embeddings
+        voices = speaker_embeddings.expand(len(keep), -1) if speaker_embeddings.shape[0] == 1 else speaker_embeddings
         least, most = (self._steps(keep, ratio) for ratio in (min_ratio, max_ratio))
         frames, said, ended = memory.new_zeros(len(keep), 1, self.config.num_mel_bins), list[Tensor](), dict[int, int]()
         while len(ended) < len(keep):
