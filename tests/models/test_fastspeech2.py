@@ -10,7 +10,7 @@ from parity import CLOSE
 
 import headwise as hw
 from headwise.models.fastspeech2_conformer import FastSpeech2ConformerConfig, FastSpeech2ConformerModel
-from headwise.models.fastspeech2_conformer.model import repeated
+from headwise.models.fastspeech2_conformer.layers import repeated
 from headwise.models.synthesis import synthesise
 
 NAME = "FastSpeech2ConformerModel"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headwise.attention.module import MultiHeadAttention
@@ -128,3 +128,26 @@ class Predictor(nn.Module):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = self.dropout(norm(torch.relu(convolution(without_padding(x, real))).mT).mT)
         return self.linear(x.mT).masked_fill(~real[..., None], 0.0)
+
+
+def repeated(
+    x: Float[Tensor, "batch length embed_dim"], times: Int[Tensor, "batch length"], length: int
+) -> Float[Tensor, "batch frames embed_dim"]:
+    """Row i times[i] times, one after the other; zeros from there to ``length``."""
+    places = torch.arange(length, device=x.device).expand(x.shape[0], -1).contiguous()
+    source = torch.searchsorted(times.cumsum(dim=1), places, right=True)[..., None]
+    rows = x.gather(1, source.clamp(max=x.shape[1] - 1).expand(-1, -1, x.shape[2]))
+    return rows.masked_fill(source == x.shape[1], 0.0)
+
+
+def begin(module: nn.Module) -> None:
+    """As the reference begins: what every layer adds is of the order of what it reads."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv1d):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            bound = (module.groups / (module.in_channels * module.kernel_size[0])) ** 0.5
+            nn.init.uniform_(module.bias, -bound, bound)

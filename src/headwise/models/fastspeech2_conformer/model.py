@@ -14,7 +14,7 @@ from headwise.attention import masks
 from headwise.attention.tiles import has_values
 from headwise.blocks.conformer import Conformer
 from headwise.models.fastspeech2_conformer.config import FastSpeech2ConformerConfig
-from headwise.models.fastspeech2_conformer.layers import Entrance, Predictor, layer
+from headwise.models.fastspeech2_conformer.layers import Entrance, Predictor, begin, layer, repeated
 from headwise.models.interface import described, exported, padding
 from headwise.models.synthesis import Postnet, Synthesiser, masked_mean
 
@@ -46,6 +46,10 @@ class FastSpeech2ConformerModel(Synthesiser):
 
     What is padding changes nothing: no convolution reads it, and the decoder attends to no frame past a text's end. In
     transformers' class both happen, so that a text there sounds different beside a longer one; for texts alone the two agree.
+    Only the statistics of batch norm, in training, count it, as they do there.
+
+    With labels it compiles to one graph. Without, the number of frames is read off the predictions: two graphs, or one where
+    torch._dynamo.config.capture_scalar_outputs is set; torch.export wants strict=True.
     """
 
     def __init__(self, config: FastSpeech2ConformerConfig) -> None:
@@ -85,7 +89,7 @@ class FastSpeech2ConformerModel(Synthesiser):
             config.speech_decoder_postnet_kernel,
             config.speech_decoder_postnet_dropout,
         )
-        self.apply(_begin)
+        self.apply(begin)
 
     def forward(
         self,
@@ -208,26 +212,3 @@ class FastSpeech2ConformerModel(Synthesiser):
         if self.config.use_weighted_masking:
             return (errors.where(real, 0.0).sum(dim=1) / real.sum(dim=1)).mean()
         return masked_mean(errors, real) if self.config.use_masking else errors.mean()
-
-
-def repeated(
-    x: Float[Tensor, "batch length embed_dim"], times: Int[Tensor, "batch length"], length: int
-) -> Float[Tensor, "batch frames embed_dim"]:
-    """Row i times[i] times, one after the other; zeros from there to ``length``."""
-    places = torch.arange(length, device=x.device).expand(x.shape[0], -1).contiguous()
-    source = torch.searchsorted(times.cumsum(dim=1), places, right=True)[..., None]
-    rows = x.gather(1, source.clamp(max=x.shape[1] - 1).expand(-1, -1, x.shape[2]))
-    return rows.masked_fill(source == x.shape[1], 0.0)
-
-
-def _begin(module: nn.Module) -> None:
-    """As the reference begins: what every layer adds is of the order of what it reads."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv1d):
-        nn.init.kaiming_normal_(module.weight)
-        if module.bias is not None:
-            bound = (module.groups / (module.in_channels * module.kernel_size[0])) ** 0.5
-            nn.init.uniform_(module.bias, -bound, bound)
