@@ -98,6 +98,7 @@ def test_trained_without_padding_it_is_the_reference_as_it_stands(tmp_path):
 @pytest.mark.parametrize("changes", [{}, {"use_masking": False, "use_weighted_masking": True}], ids=str)
 def test_what_padding_holds_changes_no_loss_and_no_gradient(changes, tmp_path):
     ours, inputs = pair(tmp_path, **changes)[1], tiny.inputs(NAME, **changes)
+    inputs["attention_mask"][:, 1] = 0  # within the text too
     padded = inputs["attention_mask"] == 0
     other = inputs | {
         "input_ids": inputs["input_ids"].masked_fill(padded, 33),
