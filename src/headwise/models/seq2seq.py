@@ -131,7 +131,7 @@ class TextToText(EncoderDecoder):
 class SpeechToText(EncoderDecoder):
     """A source of sound, as spectra; ``embed_source`` says how they enter."""
 
-    encoder: Stack
+    encoder: Any  # (x, mask) -> memory
 
     @abstractmethod
     def embed_source(self, input_features: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headwise.models.bert.checkpoint import FORMAT as BERT
 from headwise.models.checkpoint.format import Format
+from headwise.models.conformer_translation.checkpoint import FORMAT as CONFORMER_TRANSLATION
 from headwise.models.detr.checkpoint import FORMAT as DETR
 from headwise.models.dit.checkpoint import FORMAT as DIT
 from headwise.models.fastspeech2_conformer.checkpoint import FORMAT as FASTSPEECH2
@@ -44,6 +45,7 @@ FORMATS: tuple[Format, ...] = (
     DIT,
     SPEECH_TO_TEXT,
     WHISPER,
+    CONFORMER_TRANSLATION,
     SPEECHT5,
     WAV2VEC2_CONFORMER,
     PARAKEET,

@@ -7,7 +7,7 @@ from headwise.models.parakeet.model import ParakeetForCTC
 
 KEYS = Keys(
     rows={
-        "encoder.subsampling.{leaf}": "subsampling.{leaf}",
+        "encoder.subsampling.{leaf}": "encoder.subsampling.{leaf}",
         "encoder.layers.{i}.norm_feed_forward1.{leaf}": "encoder.layers.{i}.residuals.0.norm.{leaf}",
         "encoder.layers.{i}.feed_forward1.linear1.{leaf}": "encoder.layers.{i}.feed_forwards.0.expand.{leaf}",
         "encoder.layers.{i}.feed_forward1.linear2.{leaf}": "encoder.layers.{i}.feed_forwards.0.contract.{leaf}",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from headwise.attention import masks
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import TransformerXL
 from headwise.blocks.conformer import Conformer, ConformerLayer, Convolution
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import PreNorm, normal_
 from headwise.models.ctc import CTCModel, CTCOutput
-from headwise.models.interface import check_spectra
+from headwise.models.interface import check_spectra, padding
 from headwise.models.parakeet.config import ParakeetCTCConfig, ParakeetEncoderConfig
+
+Length = TypeVar("Length", int, Tensor)
 
 
 class Subsampling(nn.Module):
@@ -45,34 +48,67 @@ class Subsampling(nn.Module):
                 x = x.masked_fill(~first(lengths, x.shape[2])[:, None, :, None], 0.0)
         return self.linear(x.transpose(1, 2).flatten(2))
 
-    def shorten(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    def shorten(self, lengths: Length) -> Length:
         """By one stage."""
         return (lengths + 2 * ((self.kernel - 1) // 2) - self.kernel) // self.stride + 1
 
 
-class ParakeetForCTC(CTCModel):
-    """spectra -> convolutions -> frames -> Conformer -> logits of every piece, and of the blank, at each frame.
+class FastConformer(Conformer):
+    """x = subsampling(spectra) (times sqrt(hidden_size) if scale_input), dropout; Conformer layers with the positions of
+    Transformer-XL. Nothing looks past a sound's end: padding changes nothing."""
 
-    x = subsampling(spectra) (times sqrt(hidden_size) if scale_input), dropout; Conformer layers with the positions of
-    Transformer-XL; logits = W x + b. Nothing looks past a sound's end: padding changes nothing.
-    """
-
-    def __init__(self, config: ParakeetCTCConfig) -> None:
-        super().__init__()
-        self.config, encoder = config, config.encoder_config
-        self.subsampling, self.dropout = Subsampling(encoder), nn.Dropout(encoder.dropout)
-        self.encoder = Conformer((_layer(encoder) for _ in range(encoder.num_hidden_layers)), layer_drop=encoder.layerdrop)
-        self.ctc_head = nn.Conv1d(encoder.hidden_size, config.vocab_size, 1)
+    def __init__(self, config: ParakeetEncoderConfig) -> None:
+        super().__init__((_layer(config) for _ in range(config.num_hidden_layers)), layer_drop=config.layerdrop)
+        self.config, self.subsampling, self.dropout = config, Subsampling(config), nn.Dropout(config.dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """As published: N(0, initializer_range^2), biases zero."""
-        std = self.config.encoder_config.initializer_range
-        normal_(self, std)
+        normal_(self, self.config.initializer_range)
         for module in self.modules():
             if isinstance(module, TransformerXL):
-                nn.init.normal_(module.u, std=std)
-                nn.init.normal_(module.v, std=std)
+                nn.init.normal_(module.u, std=self.config.initializer_range)
+                nn.init.normal_(module.v, std=self.config.initializer_range)
+
+    def embed(
+        self, spectra: Float[Tensor, "batch frames mels"], attention_mask: Tensor | None
+    ) -> Float[Tensor, "batch fewer embed_dim"]:
+        """What the layers read."""
+        check_spectra(spectra, self.config.num_mel_bins, attention_mask)
+        lengths = None if attention_mask is None else attention_mask.bool().sum(-1)
+        x = self.subsampling(spectra.to(self.subsampling.linear.weight.dtype), lengths)
+        return self.dropout(x * (self.config.hidden_size**0.5 if self.config.scale_input else 1.0))
+
+    def shorten(self, attention_mask: Tensor | None) -> Bool[Tensor, "batch fewer"] | None:
+        """Which of the frames that are left are real, where ``attention_mask`` is that of the spectra."""
+        if attention_mask is None:
+            return None
+        longest = attention_mask.shape[1]
+        for _ in range(self.config.stages):
+            longest = self.subsampling.shorten(longest)
+        return first(self.lengths(attention_mask), longest)
+
+    def lengths(self, attention_mask: Tensor) -> Int[Tensor, " batch"]:
+        """How many of them."""
+        lengths = attention_mask.bool().sum(-1)
+        for _ in range(self.config.stages):
+            lengths = self.subsampling.shorten(lengths)
+        return lengths
+
+
+class ParakeetForCTC(CTCModel):
+    """spectra -> FastConformer -> logits = W x + b of every piece, and of the blank, at each frame that is left."""
+
+    def __init__(self, config: ParakeetCTCConfig) -> None:
+        super().__init__()
+        self.config, self.encoder = config, FastConformer(config.encoder_config)
+        self.ctc_head = nn.Conv1d(config.encoder_config.hidden_size, config.vocab_size, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As published: N(0, initializer_range^2), biases zero."""
+        self.encoder.reset_parameters()
+        normal_(self.ctc_head, self.config.encoder_config.initializer_range)
 
     def forward(
         self,
@@ -85,20 +121,12 @@ class ParakeetForCTC(CTCModel):
         input_features: log-mel spectra as the feature extractor gives them. attention_mask (batch, frames): true or 1 = a real
         frame, padding on the right. labels: the pieces, -100 where there is none. loss: -log P(labels) (``hw.ctc.loss``).
         """
-        encoder = self.config.encoder_config
-        check_spectra(input_features, encoder.num_mel_bins, attention_mask)
-        lengths = None if attention_mask is None else attention_mask.bool().sum(-1)
-        x = self.subsampling(input_features.to(self.ctc_head.weight.dtype), lengths)
-        real = None if attention_mask is None else first(self.frame_lengths(attention_mask), x.shape[1])
-        x = self.dropout(x * (encoder.hidden_size**0.5 if encoder.scale_input else 1.0))
-        x = self.encoder(x, None if real is None else masks.padding(real), real)
+        real = self.encoder.shorten(attention_mask)
+        x = self.encoder(self.encoder.embed(input_features, attention_mask), padding(real, None), real)
         return self.answer(self.ctc_head(x.mT).mT, attention_mask, labels)
 
     def frame_lengths(self, attention_mask: Tensor) -> Int[Tensor, " batch"]:
-        lengths = attention_mask.bool().sum(-1)
-        for _ in range(self.config.encoder_config.stages):
-            lengths = self.subsampling.shorten(lengths)
-        return lengths
+        return self.encoder.lengths(attention_mask)
 
 
 def first(lengths: Int[Tensor, " batch"], longest: int) -> Bool[Tensor, "batch {longest}"]:

@@ -11,7 +11,7 @@ from headwise.blocks.layers import normal_
 from headwise.models import fairseq
 from headwise.models.interface import check_spectra
 from headwise.models.seq2seq import SpeechToText
-from headwise.models.speech_to_text.config import Speech2TextConfig
+from headwise.models.speech_to_text.config import Speech2TextConfig, Speech2TextDecoderConfig
 
 Spectra = Float[Tensor, "batch frames mels"]
 
@@ -55,7 +55,7 @@ class Speech2TextDecoder(SpeechToText):
     of their own.
     """
 
-    def __init__(self, config: Speech2TextConfig) -> None:
+    def __init__(self, config: Speech2TextDecoderConfig) -> None:
         super().__init__()
         self.max_positions, self.pad_token_id = config.max_target_positions, config.pad_token_id
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
