@@ -300,7 +300,7 @@ def test_exported_it_takes_any_batch(pair):
 
 @pytest.mark.nohook
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "TimesformerForVideoClassification"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "TimesformerForVideoClassification", "ParakeetForCTC"])
 def test_compiled_by_inductor(name, tmp_path):
     pair = Pair(next(system for system in SYSTEMS if system.name == name), tmp_path)
     inputs = pair.system.inputs()

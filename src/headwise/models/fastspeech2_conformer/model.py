@@ -162,12 +162,12 @@ class FastSpeech2ConformerModel(Synthesiser):
             x = x if ids is None else x + embedding(ids.view(-1))[:, None]  # type: ignore[misc]
         if voice is None:
             return x
-        vector = functional.normalize(voice)[:, None].expand(-1, x.shape[1], -1)
+        vector = functional.normalize(voice.to(x.dtype))[:, None].expand(-1, x.shape[1], -1)
         return self.voice(torch.cat([x, vector], dim=-1))  # type: ignore[misc]
 
     def _said(self, x: Tensor, pitch: Tensor, energy: Tensor, real: Bool[Tensor, "batch length"]) -> Tensor:
         """At that pitch, and with that energy."""
-        pitch, energy = (of_tokens.masked_fill(~real[..., None], 0.0).mT for of_tokens in (pitch, energy))
+        pitch, energy = (of_tokens.to(x.dtype).masked_fill(~real[..., None], 0.0).mT for of_tokens in (pitch, energy))
         at_pitch = self.pitch_dropout(self.pitch_embedding(pitch)).mT
         return x + self.energy_dropout(self.energy_embedding(energy)).mT + at_pitch
 

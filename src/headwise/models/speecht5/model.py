@@ -112,7 +112,7 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         self._check(frames, speaker_embeddings, offset)
         own = padding(decoder_attention_mask, frames)
         mask = masks.causal() if own is None else masks.causal() & own
-        x = self.prenet(frames, speaker_embeddings, offset, drop)
+        x = self.prenet(frames.to(memory.dtype), speaker_embeddings, offset, drop)
         return self.decoder(x, mask, memory, padding(memory_mask, memory), caches)
 
     def frames(self, hidden: Steps) -> Frames:

@@ -54,7 +54,7 @@ class Prenet(nn.Module):
         y = self.positions(self.contract(x), offset)
         if voice is None:
             return y
-        heard = functional.normalize(voice)[:, None].expand(-1, y.shape[1], -1)
+        heard = functional.normalize(voice.to(y.dtype))[:, None].expand(-1, y.shape[1], -1)
         return self.voice(torch.cat([y, heard], dim=-1)).relu()
 
 
