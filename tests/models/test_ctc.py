@@ -78,6 +78,16 @@ def test_what_cannot_be_said_in_so_few_frames():
     assert logits.grad[1].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_is_reckoned_in_full_where_the_logits_are_of_half_precision(dtype):
+    logits, labels = torch.randn(2, 9, 5).to(dtype).requires_grad_(), torch.tensor([[3, 1, 1], [2, 4, NONE]])
+    loss = ctc.loss(logits, labels)
+    assert torch.equal(loss, ctc.loss(logits.float(), labels))
+    loss.backward()
+    assert logits.grad.dtype == dtype
+    assert logits.grad.any()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_beam_finds_the_most_probable_labelling_of_all(seed):
     torch.manual_seed(seed)

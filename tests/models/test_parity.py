@@ -174,7 +174,8 @@ SYSTEMS = [
         "Wav2Vec2ConformerForCTC",
         LETTERS,
         OF_SOUND,
-        {"position_embeddings_type": "rotary", "feat_extract_norm": "layer", "conv_bias": True, "hidden_act": "swish"},
+        {"position_embeddings_type": "rotary", "feat_extract_norm": "layer", "conv_bias": True, "hidden_act": "swish"}
+        | {"rotary_embedding_base": 100},
         loss=per_label,
     ),
     System(
