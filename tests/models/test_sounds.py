@@ -321,6 +321,14 @@ def test_arrays_with_sound():
     assert ours(torch.from_numpy(sound).bfloat16())["input_values"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("kind", [">f4", ">f8", "longdouble"])
+@pytest.mark.parametrize("step", [1, -1, 2])
+def test_arrays_in_any_order_of_bytes_and_steps(kind, step):
+    sound = make(4000)
+    samples = Waveforms()(sound.astype(kind)[::step])["input_values"]
+    assert torch.equal(samples, Waveforms()(sound[::step].copy())["input_values"])
+
+
 @pytest.mark.parametrize(("rate", "samples"), [(8000, 2000), (22050, 5513), (44100, 11025), (np.int64(48000), 12000)])
 def test_another_rate_is_resampled(rate, samples):
     def tone(rate: int, samples: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def as_waveform(sound: Sound, rate: int, name: str) -> Float32[Tensor, " samples
 
         common = math.gcd(own, rate)
         samples = resample_poly(samples.astype(np.float64), rate // common, own // common)
-    return torch.tensor(samples, dtype=torch.float32)
+    return torch.tensor(samples.astype(np.float32))  # torch takes no other order of bytes, nor steps backwards: numpy does
 
 
 def _is_pair(sound: Any) -> bool:
