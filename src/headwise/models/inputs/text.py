@@ -225,7 +225,10 @@ KINDS: dict[str, dict[str, Kind]] = {
     "vocab.txt": {ANY: (_word_pieces, BERT)},
     "vocab.json + merges.txt": {"gpt2": (_gpt2, BYTES), "whisper": (_whisper, BYTES)},
     "source.spm + target.spm + vocab.json": {"marian": (_two_languages, PIECES)},
-    "vocab.json + sentencepiece.bpe.model": {"speech_to_text": (_speech_to_text, PIECES)},
+    "vocab.json + sentencepiece.bpe.model": {
+        "speech_to_text": (_speech_to_text, PIECES),
+        "conformer_translation": (_speech_to_text, PIECES),
+    },
     "spiece.model": {"t5": (_t5, PIECES)},
     "tokenizer.model": {"llama": (_llama, PIECES), "mistral": (_llama, PIECES)},
     "spm_char.model": {"speecht5": (_speecht5, PIECES)},
