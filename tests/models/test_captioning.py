@@ -1,5 +1,7 @@
 """Captions with Oscar: the mask, what is read and masked, and writing: as whole passes, and the second implementation, do."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -57,6 +59,15 @@ def test_tags_have_the_room_that_a_short_caption_leaves(layout):
     assert ids.tolist() == [[*[6] * 11, 3], [7, 3, *[0] * 10]]
     assert img_feats.shape == (2, 5, 13)
     assert keep.sum(1).tolist() == [12 + 3, 2 + 5]
+
+
+def test_tags_stand_behind_a_caption_that_is_longer_than_its_slots(layout):
+    model = build(BertForImageCaptioning)
+    fewer, as_many, more = (
+        caption(model, replace(layout, max_seq_a_length=slots), NAMES, FEATURES, max_gen_length=6) for slots in (3, 6, 11)
+    )
+    assert fewer == as_many
+    assert more != as_many
 
 
 def test_what_is_masked(layout):
