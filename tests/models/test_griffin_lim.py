@@ -81,6 +81,12 @@ def test_griffin_lims_seed_and_batches():
     assert griffin_lim(log_mel.double(), SPEECHT5).dtype == torch.float64
 
 
+def test_the_first_phases_are_of_the_whole_circle():
+    spectrogram = SPEECHT5(torch.from_numpy(make(8009)))
+    one, other = (griffin_lim(spectrogram, SPEECHT5, iterations=0, seed=seed) for seed in (0, 1))
+    assert abs(torch.cosine_similarity(one, other, dim=0)) < 0.2
+
+
 def test_the_shortest_spectrogram_and_silence_are_finite():
     assert griffin_lim(torch.zeros(2, 80), SPEECHT5).shape == (256,)
     assert griffin_lim(torch.full((7, 80), -10.0), SPEECHT5).abs().max() < 1e-6
