@@ -317,6 +317,7 @@ def test_arrays_with_sound():
     ):
         assert (ours(given_)["input_values"] - torch.from_numpy(sound)).abs().max() < 2**-15
         assert torch.equal(ours(given_)["input_values"], ours([given_])["input_values"])
+    assert ours(np.array([-(2**15), 2**14], np.int16))["input_values"].tolist() == [[-1.0, 0.5]]
     assert ours((sound, make(1009)))["input_values"].shape == (2, 2003)  # a tuple of two sounds
     assert ours(torch.from_numpy(sound).bfloat16())["input_values"].dtype == torch.float32
 
