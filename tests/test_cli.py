@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import headwise as hw
 from headwise.cli import SHIPPED, app
+from headwise.models.hifigan import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.systems import ARCHITECTURES
 from headwise.models.transformer import Transformer, TransformerConfig
@@ -151,3 +152,5 @@ def test_models_tells_heads_widths_and_parameters(tmp_path):
     assert lines[1].split("  ")[0] == "attention"
     assert lines[2].split() == ["decoder.layers.*.self_attention", "3", "6", "2", "4", "24"]
     assert "is not a folder with a model" in refused(headwise("models", tmp_path / "nothing"))
+    hw.save(SpeechT5HifiGan(SpeechT5HifiGanConfig()), tmp_path / "vocoder")  # with nothing that attends
+    assert headwise("models", tmp_path / "vocoder").stdout.splitlines()[0].strip() == "SpeechT5HifiGan: 12,656,257 parameters"

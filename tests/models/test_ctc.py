@@ -130,6 +130,7 @@ def test_decoding_asks_for_a_model_that_can_and_a_width():
         (model, 0, "width: expected an integer of at least 1; got 0"),
         (model, 2.5, "width: expected an integer of at least 1; got 2.5"),
         (Says(torch.randn(2, 7, 5), 0), 1, "expected in eval mode"),
+        (Says(torch.full((2, 7, 5), torch.nan), 0).eval(), 3, "logits are NaN"),
     ):
         with pytest.raises(ValueError, match=message):
             ctc.decode(wrong, width=width)

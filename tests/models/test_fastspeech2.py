@@ -67,9 +67,10 @@ def test_a_text_alone_is_said_as_the_reference_says_it(changes, tmp_path):
         assert got.loss is None
 
 
+@pytest.mark.parametrize("slowness", [1.2, -9.0])  # with the latter every token lasts one frame
 @torch.no_grad()
-def test_a_text_is_said_the_same_beside_longer_ones(tmp_path):
-    theirs, ours = pair(tmp_path)
+def test_a_text_is_said_the_same_beside_longer_ones(slowness, tmp_path):
+    theirs, ours = pair(tmp_path, slowness)
     together, batch = ours(**texts()), synthesise(ours, **texts())
     for i, length in enumerate(tiny.LENGTHS):
         ids = texts()["input_ids"][i : i + 1, :length]
@@ -79,7 +80,7 @@ def test_a_text_is_said_the_same_beside_longer_ones(tmp_path):
         for name in OUTPUTS[1:]:
             torch.testing.assert_close(getattr(together, name)[i, :length], getattr(alone, name)[0], **CLOSE)
             assert name.startswith("encoder") or not getattr(together, name)[i, length:].any()
-        assert len(batch[i]) == together.duration_outputs[i].sum()
+        assert len(batch[i]) == (together.duration_outputs[i].sum() or length)
     assert len({len(spectrogram) for spectrogram in batch}) == 3
     shortest = theirs(texts()["input_ids"][2:, :3]).pitch_outputs[0]
     assert not torch.allclose(theirs(**texts()).pitch_outputs[2, :3], shortest, atol=1e-3)  # why we leave the reference

@@ -127,6 +127,15 @@ def test_what_is_written_is_read_again(tmp_path):
     assert got[-2:].tolist() == pytest.approx([1, -1], abs=2**-14)
 
 
+def test_a_spectrogram_is_of_whatever_a_sound_may_be(tmp_path):
+    sound = torch.from_numpy(make(2003))
+    speech.save(sound, tmp_path / "said.wav", 16000)
+    whole = (sound * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
+    for same in (whole, whole.numpy(), sound.numpy(), tmp_path / "said.wav", (sound, 16000)):
+        torch.testing.assert_close(SPEECHT5(same), SPEECHT5(sound), atol=0.01, rtol=0)
+    assert SPEECHT5((sound, 8000)).shape[0] == 1 + 2 * len(sound) // SPEECHT5.hop_length
+
+
 @pytest.fixture
 def recordings() -> list[Path]:
     for folder in (os.environ.get("HEADWISE_DATA", ""), Path(__file__).parents[3] / "shared" / "data"):

@@ -97,6 +97,16 @@ def test_it_is_one_graph_for_any_batch_and_length(tmp_path):
     torch.testing.assert_close(program(anything), model(anything), **CLOSE)
 
 
+@torch.no_grad()
+def test_at_half_precision_it_takes_what_is_given_at_full(tmp_path):
+    reference(NAMES[0]).save_pretrained(tmp_path)
+    model = hw.load(tmp_path)
+    sound = model(SPECTROGRAMS)
+    half = model.bfloat16()(SPECTROGRAMS)
+    assert half.dtype == torch.bfloat16
+    assert (half - sound).norm() < 0.1 * sound.norm()
+
+
 @pytest.mark.nohook
 def test_what_is_no_spectrogram_is_refused_with_a_sentence(tmp_path):
     reference(NAMES[0]).save_pretrained(tmp_path)

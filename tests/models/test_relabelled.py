@@ -1,5 +1,6 @@
 """A published classifier or detector goes on with classes of one's own."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -80,3 +81,17 @@ def test_classes_are_counted_by_numbers_whatever_a_file_has():
     for wrong in ({"cat": "0"}, {"-1": "cat"}, ["cat"], {"0": 1}):
         with pytest.raises(ValueError, match="id2label"):
             ViTConfig.from_entries({"id2label": wrong})
+
+
+def test_a_recogniser_of_speech_gets_an_alphabet_of_its_own(tmp_path, caplog):
+    """Where its config.json is told so, and the architecture is asked for."""
+    pair = Pair(next(system for system in SYSTEMS if system.name == "Wav2Vec2ConformerForCTC"), tmp_path)
+    place = tmp_path / "theirs" / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text("utf-8")) | {"vocab_size": 11}), "utf-8")
+    with pytest.raises(ValueError, match=r"lm_head\.bias is"):
+        hw.load(tmp_path / "theirs")
+    model = hw.load(tmp_path / "theirs", architecture="Wav2Vec2ConformerForCTC")
+    assert "lm_head" in caplog.text
+    ours, before = model.state_dict(), pair.ours.state_dict()
+    assert ours["lm_head.weight"].shape[0] == 11
+    assert all(torch.equal(ours[name], before[name]) for name in before if not name.startswith("lm_head"))

@@ -253,10 +253,12 @@ def test_a_wrong_call_is_refused(model, batch, wrong, message):
     [
         ({"input_ids": torch.ones(3, 5)}, r"input_ids: expected tokens, \(batch, length\); got torch.float32 \(3, 5\)"),
         ({"attention_mask": torch.ones(3, 5)}, r"attention_mask: expected \(3, 7\)"),
-        ({"speaker_embeddings": torch.zeros(11)}, r"speaker_embeddings: expected \(3, 11\), .*; got \(11,\)"),
+        ({"speaker_embeddings": torch.zeros(11)}, r"speaker_embeddings: expected \(3 or 1, 11\), .*; got \(11,\)"),
         ({"speaker_embeddings": None}, r"speaker_embeddings: expected \(batch or 1, 11\), a voice; got None"),
         ({"prenet_dropout": 1.0}, r"expected prenet_dropout in \[0, 1\)"),
-        ({"min_ratio": 3.0, "max_ratio": 2.0}, "0 <= min_ratio <= max_ratio; got .* 3.0 and 2.0"),
+        ({"attention_mask": torch.zeros(3, 7)}, "attention_mask: no token is real"),
+        ({"max_ratio": float("inf")}, "0 <= min_ratio <= max_ratio < inf; got .* inf"),
+        ({"min_ratio": 3.0, "max_ratio": 2.0}, "0 <= min_ratio <= max_ratio < inf; got .* 3.0 and 2.0"),
     ],
 )
 def test_a_wrong_wish_is_refused(model, batch, wrong, message):

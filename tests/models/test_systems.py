@@ -238,7 +238,7 @@ def test_a_wrong_call_is_refused_with_a_sentence(text_pair):
     if "labels" in pair.system.asked and "Classification" not in pair.system.name:
         with pytest.raises(ValueError, match=r"labels: expected \(3, ([67]|12, 16)\); got \(3, 9\)"):
             pair.ours(**inputs, labels=torch.ones(3, 9, dtype=torch.long))
-    with pytest.raises(ValueError, match="input_ids: expected tokens"):
+    with pytest.raises(ValueError, match=r"input_ids: expected tokens|does not generate: .* \(hw.ctc.decode reads"):
         hw.generate(pair.ours, inputs["input_ids"][0])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from headwise.insight.observe import attention_modules
+from headwise.attention.module import MultiHeadAttention
 from headwise.models.registry import build
 from headwise.models.systems import FORMATS
 
@@ -31,7 +31,8 @@ def model(folder: str | Path) -> Table:
     table.title, table.title_justify, table.title_style = f"{type(found).__name__}: {parameters:,} parameters", "left", "bold"
     alike = Counter(  # those that differ only in the number of their layer
         (re.sub(r"\b\d+\b", "*", address), attention.num_heads, attention.num_kv_heads, attention.head_dim, attention.embed_dim)
-        for address, attention in attention_modules(found).items()
+        for address, attention in found.named_modules()
+        if isinstance(attention, MultiHeadAttention)
     )
     for (address, *sizes), modules in alike.items():
         table.add_row(address, *map(str, (modules, *sizes)))

@@ -133,6 +133,8 @@ def decode(model: nn.Module, *, width: int = 1, **inputs: Tensor) -> list[Hypoth
     if type(width) is not int or width < 1:
         raise ValueError(f"width: expected an integer of at least 1; got {width!r}")
     log_p = model(**inputs).logits.double().log_softmax(dim=-1).cpu()
+    if log_p.isnan().any():
+        raise ValueError("inputs: the model's logits are NaN, not of any label")
     mask, blank = inputs.get("attention_mask"), model.config.pad_token_id
     lengths = [log_p.shape[1]] * len(log_p) if mask is None else model.frame_lengths(mask).tolist()
     frames = [x[:length] for x, length in zip(log_p, lengths, strict=True)]

@@ -34,7 +34,7 @@ def generate(
     attention_mask: Tensor | None = None,
     *,
     input_features: Float[Tensor, "batch a b"] | None = None,
-    decoder_input_ids: Int[Tensor, "batch begun"] | None = None,
+    decoder_input_ids: Int[Tensor, "rows begun"] | None = None,
     search: Search | None = None,
     max_new_tokens: int | Sequence[int] = 128,
     cache: Callable[[], Growing] = Growing,
@@ -42,22 +42,24 @@ def generate(
     """What a model goes on with: one hypothesis per row of input_ids, or of input_features where it listens.
 
     A decoder alone continues input_ids, prompts padded on the left; an encoder-decoder reads its input (padded on the right)
-    and answers. attention_mask: true or 1 = a real token or frame. decoder_input_ids: what every answer begins with, its
-    start token first (None: that alone). search: ``hw.generation.Greedy()`` (None), ``Beam`` or ``Sample``. max_new_tokens:
-    the limit, or one per row; a table of positions is another. cache: makes each layer's cache.
+    and answers. attention_mask: true or 1 = a real token or frame. decoder_input_ids (batch or 1, begun): what every answer
+    begins with, its start token first (None: that alone); a hypothesis has what follows. search: ``hw.generation.Greedy()``
+    (None), ``Beam`` or ``Sample``. max_new_tokens: the limit, or one per row; a table of positions is another. cache: makes
+    each layer's cache.
     Ends at the checkpoint's eos_token_id and never says a token that it forbids (bad_words_ids of one token, suppress_tokens;
     begin_suppress_tokens at first); other wishes of its generation_config.json are not applied. Raises ValueError where a
     prompt is padded on the right or longer than the model's positions, a fixed cache could become too small, a model trains
     or does not generate.
     """
-    source = _source(model, input_ids, input_features)
     if not isinstance(model, EncoderDecoder | CausalLM):
-        raise ValueError(f"{type(model).__name__} does not generate: it has no decoder of tokens")
+        hint = "hw.ctc.decode reads labels at frames, hw.synthesise speaks, oscar.caption writes captions"
+        raise ValueError(f"{type(model).__name__} does not generate: it has no decoder of tokens ({hint})")
+    source = _source(model, input_ids, input_features)
     if not isinstance(search, Search | None):
         raise ValueError(f"search: expected hw.generation.Greedy(), Beam() or Sample(); got {search!r}")
     search, keep = search or Greedy(), None if attention_mask is None else attention_mask.bool()
-    limits = [max_new_tokens] * len(source) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if len(limits) != len(source) or min(limits, default=0) < 1:
+    limits = list(max_new_tokens) if isinstance(max_new_tokens, Sequence) else [max_new_tokens] * len(source)
+    if any(type(limit) is not int for limit in limits) or len(limits) != len(source) or min(limits, default=0) < 1:
         raise ValueError(f"max_new_tokens: expected at least 1, or that for each of {len(source)} rows; got {limits}")
     if keep is not None and source.dim() == 2 and keep.shape != source.shape:
         raise ValueError(f"attention_mask: expected {tuple(source.shape)}, as input_ids; got {tuple(keep.shape)}")
@@ -154,9 +156,10 @@ def _begun(model: EncoderDecoder | CausalLM, source: Tensor, given: Tensor | Non
         return source
     if given is None:
         return torch.full((len(source), 1), model.start_token_id, device=source.device)
-    if given.dim() != 2 or len(given) != len(source) or given.shape[1] == 0 or given.is_floating_point():
-        raise ValueError(f"decoder_input_ids: expected tokens, ({len(source)}, at least 1); got {described(given)}")
-    return given
+    tokens = isinstance(given, Tensor) and given.dim() == 2 and not given.is_floating_point() and given.numel() > 0
+    if not tokens or len(given) not in (1, len(source)):
+        raise ValueError(f"decoder_input_ids: expected tokens, ({len(source)} or 1, at least 1); got {described(given)}")
+    return given.expand(len(source), -1)
 
 
 def _ends(model: EncoderDecoder | CausalLM) -> list[int]:

@@ -43,10 +43,11 @@ def load(
     Reads what the reference library of each architecture publishes: config.json and model.safetensors (or several with an
     index; or pytorch_model.bin, tensors only), diffusion_pytorch_model.safetensors beside a config.json of diffusers, whose
     pipelines hold it in their folder "transformer". architecture: another head of the same system than config.json names, e.g.
-    "BertForQuestionAnswering" for training from a masked language model. labels: the names of your own classes, for training
-    a classifier or a detector further. What such a head lacks, or has for another number of classes, starts afresh, and a
-    warning is logged. Raises CheckpointError with a sentence: which tensor is missing, unexpected, of the wrong shape or not
-    finite; which architecture or setting is unknown, and what is known; what is damaged.
+    "BertForQuestionAnswering" for training from a masked language model, or its own where you gave that file another
+    vocab_size. labels: the names of your own classes, for training a classifier or a detector further. What such a head lacks,
+    or has for another number of classes, starts afresh, and a warning is logged. Raises CheckpointError with a sentence: which
+    tensor is missing, unexpected, of the wrong shape or not finite; which architecture or setting is unknown, and what is
+    known; what is damaged.
     """
     _check_dtype(dtype)
     path = model_folder(find(folder))
@@ -64,7 +65,7 @@ def load(
         model = _empty(form, name, config, path)
         found = _found(weights, form.keys, model, file)
     del weights  # so that what is filled in below is freed one by one
-    fresh = _check(found, model, form.keys, file, body_only=name != own, relabelled=labels is not None)
+    fresh = _check(found, model, form.keys, file, body_only=name != own, resized=labels is not None or architecture is not None)
     found = {key: tensor for key, tensor in found.items() if key not in fresh}
     if fresh:
         log.warning("%s has no %s: they start afresh and want training", file, _some(fresh))
@@ -77,7 +78,8 @@ def load(
 
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes config.json and the weights as the model's reference library does; generation_config.json where the
-    model came with one. dtype: that of the stored weights (None = as they are). A tokenizer's files are for you to copy."""
+    model came with one. dtype: that of the stored weights (None = as they are). The files of a tokenizer and of
+    a processor or feature extractor are for you to copy."""
     _check_dtype(dtype)
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -217,9 +219,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
-def _check(
-    found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool, relabelled: bool
-) -> set[str]:
+def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path, body_only: bool, resized: bool) -> set[str]:
     """Raises CheckpointError unless the file has what is wanted; returns what may start afresh, where another head is asked or
     the classes are others."""
     ours, wanted = tensors(model), {}
@@ -234,7 +234,7 @@ def _check(
     for kind, names in (("misses", missing - fresh), ("has unexpected", unexpected)):
         if names:
             raise CheckpointError(f"{file} {kind} {len(names)} tensors: {_some(names)}")
-    if relabelled:
+    if resized:
         held = wanted.keys() & found.keys()
         fresh |= {name for name in held if keys.is_head(name) and found[name].shape != wanted[name].shape}
     for name in wanted.keys() & found.keys() - fresh:

@@ -98,7 +98,8 @@ def synthesise(
     one: a waveform (samples,).
 
     attention_mask: true or 1 = a real token. wishes: what the model's own ``synthesise`` takes besides, such as SpeechT5's
-    speaker_embeddings. Raises ValueError where the model trains or does not say spectrograms, or input_ids are no tokens.
+    speaker_embeddings, max_ratio (frames for a token), prenet_dropout and seed. Raises ValueError where the model trains or
+    does not say spectrograms, or input_ids are no tokens.
     """
     if not isinstance(model, Synthesiser):
         raise ValueError(f"{type(model).__name__} does not synthesise: it says no spectrogram")
@@ -108,5 +109,7 @@ def synthesise(
     if not tokens or not input_ids.numel():
         raise ValueError(f"input_ids: expected tokens, (batch, length); got {described(input_ids)}")
     padding(attention_mask, input_ids)
+    if attention_mask is not None and not attention_mask.any():
+        raise ValueError("attention_mask: no token is real")
     said = model.synthesise(input_ids, attention_mask, **wishes)
     return said if vocoder is None else [vocoder(spectrogram) for spectrogram in said]

@@ -2,5 +2,12 @@
 
 from headwise.models.conformer_translation.config import ConformerTranslationConfig
 from headwise.models.conformer_translation.model import ConformerForSpeechTranslation
+from headwise.models.parakeet import ParakeetEncoderConfig
+from headwise.models.speech_to_text import Speech2TextDecoderConfig
 
-__all__ = ["ConformerForSpeechTranslation", "ConformerTranslationConfig"]
+__all__ = [
+    "ConformerForSpeechTranslation",
+    "ConformerTranslationConfig",
+    "ParakeetEncoderConfig",
+    "Speech2TextDecoderConfig",
+]

@@ -13,7 +13,8 @@ from headwise.models.speech_to_text.config import Speech2TextDecoderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ConformerTranslationConfig(Config):
-    """The halves by the entries of their published models.
+    """The halves by the entries of their published models: ``encoder`` as in a ParakeetForCTC's encoder_config, ``decoder`` as
+    in a Speech2TextForConditionalGeneration.
 
     ctc_weight, label_smoothing: of the loss; with ctc_weight 0 there is no head for CTC.
     """

@@ -74,7 +74,8 @@ class HifiGan(nn.Module):
             raise ValueError(
                 f"spectrogram: expected (frames, {bands}) or (batch, frames, {bands}); got {described(spectrogram)}"
             )
-        x = (spectrogram - self.mean) / self.scale if self.config.normalize_before else spectrogram
+        x = spectrogram.to(self.mean.dtype)
+        x = (x - self.mean) / self.scale if self.config.normalize_before else x
         x = self.enter((x if x.dim() == 3 else x[None]).mT)
         kinds = len(self.config.resblock_kernel_sizes)
         for i, upsampler in enumerate(self.upsamplers):

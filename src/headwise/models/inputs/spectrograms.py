@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headwise.models.inputs.settings import Number, check_numbers
+from headwise.models.inputs.waveforms import Sound, as_waveform
 
 STEPS = 50  # of the way back to magnitudes: the mel bands are then right to 0.2 %
 
@@ -115,11 +116,14 @@ class Mel:
         """B, in float64."""
         return slaney_filters(self.num_mel_bins, self.n_fft, self.sampling_rate, self.fmin, self.fmax)
 
-    def __call__(self, waveform: Float[Tensor, "*batch samples"]) -> Float[Tensor, "*batch frames mel_bins"]:
-        """Y, float32, of waveforms (..., samples) at sampling_rate; reckoned in float64. 1 + samples // hop_length frames."""
-        sound = reflected(waveform.double(), self.win_length // 2)
-        amplitudes = spectra(sound, hann(self.win_length).to(sound), self.hop_length, self.n_fft).abs()
-        bands = amplitudes.clamp(min=self.amplitude_floor) @ self.filters.to(sound).mT
+    def __call__(self, sound: Float[Tensor, "*batch samples"] | Sound) -> Float[Tensor, "*batch frames mel_bins"]:
+        """Y, float32, of waveforms, floats (..., samples) at sampling_rate, or of what else a sound may be (inputs/sounds.py):
+        a path, (samples, rate), int16. Reckoned in float64; 1 + samples // hop_length frames."""
+        plain = isinstance(sound, Tensor) and sound.is_floating_point()
+        samples = sound if plain else as_waveform(sound, self.sampling_rate, "the sound")
+        waveform = reflected(samples.double(), self.win_length // 2)  # type: ignore[union-attr]
+        amplitudes = spectra(waveform, hann(self.win_length).to(waveform), self.hop_length, self.n_fft).abs()
+        bands = amplitudes.clamp(min=self.amplitude_floor) @ self.filters.to(waveform).mT
         return bands.clamp(min=self.mel_floor).log10().float()
 
     def magnitudes(self, log_mel: Float[Tensor, "*batch frames mel_bins"]) -> Float[Tensor, "*batch frames frequencies"]:

@@ -90,7 +90,12 @@ def _rule(attention_mask: Tensor | Mask | None, x: Tensor) -> Mask | None:
 
 
 class ImageBertForSequenceClassification(nn.Module):
-    """Scores of every class (of every answer, in VQA) from the first token: classifier(dropout(tanh(W x_0 + b)))."""
+    """Scores of every class (of every answer, in VQA) from the first token: classifier(dropout(tanh(W x_0 + b))).
+
+    text, (seen, real) = tokenizer(sentences, tags), regions.padded([with_boxes(...), ...])
+    mask = torch.cat([text.pop("attention_mask"), real], dim=1)
+    model(**text, attention_mask=mask, img_feats=seen, labels=labels)
+    """
 
     def __init__(self, config: OscarConfig) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ class ParakeetEncoderConfig(Config):
 
     subsampling_factor: frames in for one frame out, a power of 2, one convolution for each. scale_input: what goes into the
     layers is multiplied by sqrt(hidden_size). attention_bias: of attention and feed-forwards; convolution_bias: of the layers'
-    convolutions. layerdrop: how probable it is that training leaves a layer out.
+    convolutions. layerdrop: how probable it is that training leaves a layer out. initializer_range: with the published 0.02
+    spectra leave new convolutions some 1e-6 small; a small model that is to learn from nothing wants about 0.1.
     """
 
     supported: ClassVar = {**Config.supported, "model_type": "parakeet_encoder", "dropout_positions": 0.0}

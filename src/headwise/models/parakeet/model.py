@@ -55,7 +55,8 @@ class Subsampling(nn.Module):
 
 class FastConformer(Conformer):
     """x = subsampling(spectra) (times sqrt(hidden_size) if scale_input), dropout; Conformer layers with the positions of
-    Transformer-XL. Nothing looks past a sound's end: padding changes nothing."""
+    Transformer-XL. Nothing looks past a sound's end: padding changes nothing (what stands at padding itself is nobody's
+    promise, and not the reference's)."""
 
     def __init__(self, config: ParakeetEncoderConfig) -> None:
         super().__init__((_layer(config) for _ in range(config.num_hidden_layers)), layer_drop=config.layerdrop)
@@ -119,7 +120,8 @@ class ParakeetForCTC(CTCModel):
         """Logits of every frame that is left, (batch, fewer, vocab_size).
 
         input_features: log-mel spectra as the feature extractor gives them. attention_mask (batch, frames): true or 1 = a real
-        frame, padding on the right. labels: the pieces, -100 where there is none. loss: -log P(labels) (``hw.ctc.loss``).
+        frame, padding on the right. labels: the pieces, -100 where there is none. loss: -log P(labels) (``hw.ctc.loss``);
+        with ctc_zero_infinity, the default, a sound with fewer frames left than labels counts as zero and teaches nothing.
         """
         real = self.encoder.shorten(attention_mask)
         x = self.encoder(self.encoder.embed(input_features, attention_mask), padding(real, None), real)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -109,6 +110,8 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         """Hidden states of the steps that read ``frames``; with caches, of those that follow the steps they hold. drop: in
         place of the prenet's dropout."""
         offset = 0 if caches is None else caches[0].own.length
+        if speaker_embeddings is not None and len(speaker_embeddings) == 1:
+            speaker_embeddings = speaker_embeddings.expand(len(frames), -1)
         self._check(frames, speaker_embeddings, offset)
         own = padding(decoder_attention_mask, frames)
         mask = masks.causal() if own is None else masks.causal() & own
@@ -134,7 +137,7 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         decoder_input_values (batch, steps, mel_bins): the frames that the decoder reads; decoder_attention_mask (batch,
         steps): true or 1 = a real one. labels (batch, reduction_factor steps, mel_bins): the frames to say, log-mel, -100
         where there is none; without decoder_input_values the decoder reads them shifted, and its mask is about all of them.
-        speaker_embeddings (batch, speaker_embedding_dim): the voices. stop_labels (batch, frames): true or 1 = speech ends
+        speaker_embeddings (batch or 1, speaker_embedding_dim): the voices. stop_labels (batch, frames): true or 1 = speech ends
         with this frame; None = before the padding of labels, or at their end. loss: the mean absolute errors before and after
         the postnet, of ends and, if use_guided_attention_loss, of the way through the text. Raises ValueError for what does
         not fit, or is longer than the model's positions.
@@ -168,7 +171,8 @@ class SpeechT5ForTextToSpeech(Synthesiser):
     def shift_right(self, labels: Tensor) -> Read:
         """What the decoder reads when it is to say ``labels``: the last frame of every step, one step late, zeros first."""
         if labels.dim() != 3 or labels.shape[1] % self.config.reduction_factor:
-            wanted = f"(batch, frames, {self.config.num_mel_bins}), frames a multiple of {self.config.reduction_factor}"
+            every = self.config.reduction_factor
+            wanted = f"(batch, frames, {self.config.num_mel_bins}), frames a multiple of {every}, the last filled up with -100"
             raise ValueError(f"labels: expected {wanted}; got {tuple(labels.shape)}")
         last = labels[:, self.config.reduction_factor - 1 :: self.config.reduction_factor]
         return functional.pad(last.masked_fill(last == -100, 0.0)[:, :-1], (0, 0, 1, 0))
@@ -198,16 +202,15 @@ class SpeechT5ForTextToSpeech(Synthesiser):
                 f"speaker_embeddings: expected (batch or 1, {self.config.speaker_embedding_dim}), a voice; got None"
             )
         rate = self.config.speech_decoder_prenet_dropout if prenet_dropout is None else prenet_dropout
-        if not 0 <= rate < 1 or not 0 <= min_ratio <= max_ratio:
+        if not 0 <= rate < 1 or not 0 <= min_ratio <= max_ratio < math.inf:
             got = f"{prenet_dropout}, {min_ratio} and {max_ratio}"
-            raise ValueError(f"expected prenet_dropout in [0, 1) and 0 <= min_ratio <= max_ratio; got {got}")
+            raise ValueError(f"expected prenet_dropout in [0, 1) and 0 <= min_ratio <= max_ratio < inf; got {got}")
         keep = input_ids != self.config.pad_token_id if attention_mask is None else attention_mask.bool()
         memory, caches, drop = self.encode(input_ids, keep), self.decoder.make_cache(), dropout_alike(rate, seed, keep.device)
-        voices = speaker_embeddings.expand(len(keep), -1) if speaker_embeddings.shape[0] == 1 else speaker_embeddings
         least, most = (self._steps(keep, ratio) for ratio in (min_ratio, max_ratio))
         frames, said, ended = memory.new_zeros(len(keep), 1, self.config.num_mel_bins), list[Tensor](), dict[int, int]()
         while len(ended) < len(keep):
-            hidden = self.decode(frames[:, -1:], memory, keep, None, voices, caches, drop)
+            hidden = self.decode(frames[:, -1:], memory, keep, None, speaker_embeddings, caches, drop)
             frames = self.frames(hidden)
             said.append(frames)
             for row, end in enumerate((self.prob_out(hidden).sigmoid().sum((1, 2)) >= threshold).tolist()):
@@ -228,8 +231,8 @@ class SpeechT5ForTextToSpeech(Synthesiser):
             wanted = f"floats (batch, steps, {config.num_mel_bins})"
             raise ValueError(f"decoder_input_values: expected {wanted}; got {described(frames)}")
         if voices is not None and voices.shape != (frames.shape[0], config.speaker_embedding_dim):
-            wanted = f"({len(frames)}, {config.speaker_embedding_dim})"
-            raise ValueError(f"speaker_embeddings: expected {wanted}, a voice for every row; got {tuple(voices.shape)}")
+            wanted = f"({len(frames)} or 1, {config.speaker_embedding_dim})"
+            raise ValueError(f"speaker_embeddings: expected {wanted}, a voice for every row or all; got {tuple(voices.shape)}")
         if offset + frames.shape[1] > config.max_speech_positions:
             steps = offset + frames.shape[1]
             raise ValueError(f"{steps} steps of speech are more than this model's {config.max_speech_positions} positions")
