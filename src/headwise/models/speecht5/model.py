@@ -110,8 +110,8 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         """Hidden states of the steps that read ``frames``; with caches, of those that follow the steps they hold. drop: in
         place of the prenet's dropout."""
         offset = 0 if caches is None else caches[0].own.length
-        if speaker_embeddings is not None and len(speaker_embeddings) == 1:
-            speaker_embeddings = speaker_embeddings.expand(len(frames), -1)
+        if speaker_embeddings is not None and speaker_embeddings.shape[0] == 1:
+            speaker_embeddings = speaker_embeddings.expand(frames.shape[0], -1)
         self._check(frames, speaker_embeddings, offset)
         own = padding(decoder_attention_mask, frames)
         mask = masks.causal() if own is None else masks.causal() & own
