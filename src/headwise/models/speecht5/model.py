@@ -17,7 +17,7 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import Shaw
 from headwise.blocks.feed_forward import FeedForward, activation
 from headwise.blocks.layers import Layer, LayerCache, PostNorm, Stack, normal_
-from headwise.models.interface import check_length, described, padding
+from headwise.models.interface import check_length, padding
 from headwise.models.speecht5.config import SpeechT5Config
 from headwise.models.speecht5.loss import Looks, guided_attention_loss, stop_loss
 from headwise.models.speecht5.prenet import Drop, Prenet, ScaledPositions, dropout_alike
@@ -110,12 +110,9 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         """Hidden states of the steps that read ``frames``; with caches, of those that follow the steps they hold. drop: in
         place of the prenet's dropout."""
         offset = 0 if caches is None else caches[0].own.length
-        if speaker_embeddings is not None and speaker_embeddings.shape[0] == 1:
-            speaker_embeddings = speaker_embeddings.expand(frames.shape[0], -1)
-        self._check(frames, speaker_embeddings, offset)
+        x = self.prenet(frames, speaker_embeddings, offset, drop)
         own = padding(decoder_attention_mask, frames)
         mask = masks.causal() if own is None else masks.causal() & own
-        x = self.prenet(frames.to(memory.dtype), speaker_embeddings, offset, drop)
         return self.decoder(x, mask, memory, padding(memory_mask, memory), caches)
 
     def frames(self, hidden: Steps) -> Frames:
@@ -223,16 +220,3 @@ class SpeechT5ForTextToSpeech(Synthesiser):
         """So many steps are ``ratio`` frames for each of a row's tokens."""
         steps = [int(count * ratio / self.config.reduction_factor) for count in keep.sum(-1).tolist()]
         return [min(count, self.config.max_speech_positions) for count in steps]
-
-    def _check(self, frames: Tensor, voices: Tensor | None, offset: int) -> None:
-        """Raises ValueError for frames or voices that are none, or more steps than there are positions."""
-        config = self.config
-        if frames.dim() != 3 or not frames.is_floating_point() or frames.shape[-1] != config.num_mel_bins:
-            wanted = f"floats (batch, steps, {config.num_mel_bins})"
-            raise ValueError(f"decoder_input_values: expected {wanted}; got {described(frames)}")
-        if voices is not None and voices.shape != (frames.shape[0], config.speaker_embedding_dim):
-            wanted = f"({len(frames)} or 1, {config.speaker_embedding_dim})"
-            raise ValueError(f"speaker_embeddings: expected {wanted}, a voice for every row or all; got {tuple(voices.shape)}")
-        if offset + frames.shape[1] > config.max_speech_positions:
-            steps = offset + frames.shape[1]
-            raise ValueError(f"{steps} steps of speech are more than this model's {config.max_speech_positions} positions")

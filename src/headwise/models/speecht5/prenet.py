@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise.attention.positions import sinusoids
+from headwise.models.interface import described
 from headwise.models.speecht5.config import SpeechT5Config
 
 Hidden = Float[Tensor, "batch length embed_dim"]
@@ -36,7 +37,7 @@ class Prenet(nn.Module):
         super().__init__()
         units, embed_dim = config.speech_decoder_prenet_units, config.hidden_size
         widths = [config.num_mel_bins, *[units] * (config.speech_decoder_prenet_layers - 1)]
-        self.layers = nn.ModuleList(nn.Linear(width, units) for width in widths)
+        self.config, self.layers = config, nn.ModuleList(nn.Linear(width, units) for width in widths)
         self.dropout = nn.Dropout(config.speech_decoder_prenet_dropout)
         self.contract, self.positions = nn.Linear(units, embed_dim), ScaledPositions(config.positional_dropout)
         self.voice = nn.Linear(config.speaker_embedding_dim + embed_dim, embed_dim)
@@ -44,18 +45,32 @@ class Prenet(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch length mel_bins"],
-        voice: Float[Tensor, "batch speaker_embedding_dim"] | None = None,
+        voice: Float[Tensor, "voices speaker_embedding_dim"] | None = None,
         offset: int = 0,
         drop: Drop | None = None,
     ) -> Hidden:
-        """drop: in place of its own dropout, which acts in training alone."""
+        """x: frames, the first at position ``offset``. voice: one for every row, or one for all. drop: in place of its own
+        dropout, which acts in training alone. Raises ValueError for what is neither, or more steps than there are positions."""
+        self._check(x, voice, offset + x.shape[1])
+        x = x.to(self.contract.weight.dtype)
         for layer in self.layers:
             x = (drop or self.dropout)(layer(x).relu())
         y = self.positions(self.contract(x), offset)
         if voice is None:
             return y
-        heard = functional.normalize(voice.to(y.dtype))[:, None].expand(-1, y.shape[1], -1)
+        heard = functional.normalize(voice.to(y.dtype))[:, None].expand(*y.shape[:2], -1)
         return self.voice(torch.cat([y, heard], dim=-1)).relu()
+
+    def _check(self, x: Tensor, voice: Tensor | None, steps: int) -> None:
+        config = self.config
+        if x.dim() != 3 or not x.is_floating_point() or x.shape[-1] != config.num_mel_bins:
+            wanted = f"floats (batch, steps, {config.num_mel_bins})"
+            raise ValueError(f"decoder_input_values: expected {wanted}; got {described(x)}")
+        if voice is not None and (voice.shape[1:] != (config.speaker_embedding_dim,) or voice.shape[0] not in (1, x.shape[0])):
+            wanted = f"({x.shape[0]} or 1, {config.speaker_embedding_dim})"
+            raise ValueError(f"speaker_embeddings: expected {wanted}, a voice for every row or all; got {tuple(voice.shape)}")
+        if steps > config.max_speech_positions:
+            raise ValueError(f"{steps} steps of speech are more than this model's {config.max_speech_positions} positions")
 
 
 def dropout_alike(rate: float, seed: int | None, device: torch.device) -> Drop:
