@@ -12,7 +12,7 @@ import headwise as hw
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "headwise"
-FLOORS = ["attention", "blocks", "models", "insight", "tasks", "explorer", "lecture", "cli"]
+FLOORS = ["attention", "blocks", "models", "insight", "tasks", "explorer", "lecture", "cli", "__main__"]
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,11 @@ def test_run_prints_a_line_for_every_line_and_nothing_else(folder):
     alone = headwise("run", "translate", "Tom likes the sea.", "The tree is tall.", "--model", folder)
     assert alone.stdout.split("\n")[:2] == [printed[0], printed[2]]
     assert Translator.load(folder).translate(lines) == printed[:3]
+
+
+def test_it_is_run_as_a_module_too():
+    run = subprocess.run([sys.executable, "-m", "headwise", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: headwise [OPTIONS] COMMAND" in run.stdout
 
 
 @pytest.mark.parametrize("command", [("look",), ("run", "translate")], ids=["look", "run"])

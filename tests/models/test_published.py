@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import headwise as hw
 from headwise.models.checkpoint.folder import CheckpointError
+from headwise.models.systems import ARCHITECTURES
 from headwise.models.transformer import Transformer
 
 CLASSES = (
@@ -536,6 +537,13 @@ def test_pretraining_files_are_masked_language_models(theirs):
     expected = hw.load(folder)
     pretraining(folder)
     assert same(hw.load(folder), expected)
+
+
+def test_a_body_says_which_heads_it_may_get(theirs):
+    folder = theirs("BertForMaskedLM")
+    body(folder)
+    heads = ARCHITECTURES["BertForMaskedLM"].models
+    assert refusal(folder).endswith(f"model_type 'bert'; read it with architecture= one of {', '.join(heads)}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

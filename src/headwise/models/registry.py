@@ -150,8 +150,9 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
     if name not in ARCHITECTURES:
         said = f"architectures is {named!r} and model_type {system!r}" if wanted is None else f"no architecture {wanted!r}"
         heads = [head for form in alike for head in form.models]
-        hint = f"; read it with architecture= one of {', '.join(heads)}" if heads and wanted is None else ""
-        raise CheckpointError(f"{path}: {said}; known are {', '.join(ARCHITECTURES)}{hint}")
+        if heads and wanted is None:
+            raise CheckpointError(f"{path}: {said}; read it with architecture= one of {', '.join(heads)}")
+        raise CheckpointError(f"{path}: {said}; known are {', '.join(ARCHITECTURES)}")
     form = ARCHITECTURES[name]
     if entries.get("model_type", form.model_type) != form.model_type:
         raise CheckpointError(f"{path} holds a {entries['model_type']!r} model, not {name}'s {form.model_type!r}")
