@@ -238,7 +238,7 @@ def _check(found: Mapping[str, Tensor], model: nn.Module, keys: Keys, file: Path
     if resized:
         held = wanted.keys() & found.keys()
         fresh |= {name for name in held if keys.is_head(name) and found[name].shape != wanted[name].shape}
-    for name in wanted.keys() & found.keys() - fresh:
+    for name in sorted(wanted.keys() & found.keys() - fresh):
         if found[name].shape != wanted[name].shape:
             raise CheckpointError(f"{file}: {name} is {tuple(found[name].shape)}, the model's is {tuple(wanted[name].shape)}")
         if found[name].dtype not in (*FLOATS, wanted[name].dtype):
