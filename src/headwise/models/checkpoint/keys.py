@@ -68,7 +68,7 @@ class Keys:
         names, places, taken = list(tensors(model)), {}, []
         for published, stored in (self.rows or {"{leaf}": "{leaf}"}).items():
             stored = Stored((stored,)) if isinstance(stored, str) else stored
-            for match in filter(None, (_pattern(stored.ours[0]).fullmatch(name) for name in names)):
+            for match in filter(None, map(_pattern(stored.ours[0]).fullmatch, names)):
                 ours = tuple(name.format(**match.groupdict()) for name in stored.ours)
                 places[published.format(**match.groupdict())] = ours, stored
                 taken += ours
