@@ -49,6 +49,13 @@ def test_the_sound_is_the_reference_s(pair):
     assert 0.1 < ours(SPECTROGRAMS).abs().mean() < 0.9
 
 
+@torch.no_grad()
+def test_kernels_longer_by_odd_numbers_leave_a_sample_more(tmp_path):
+    theirs = reference(NAMES[0], upsample_kernel_sizes=[6, 5])
+    theirs.save_pretrained(tmp_path)
+    torch.testing.assert_close(hw.load(tmp_path)(SPECTROGRAMS), theirs(SPECTROGRAMS), **CLOSE)
+
+
 def test_every_gradient_is_the_reference_s(pair, tmp_path):
     theirs, ours = pair
     for model in pair:

@@ -64,7 +64,8 @@ class HifiGan(nn.Module):
         normal_(self, config.initializer_range)
 
     def forward(self, spectrogram: Float[Tensor, "*batch frames mel_bins"]) -> Float[Tensor, "*batch samples"]:
-        """The sound of every log-mel spectrogram, ``config.hop_length`` samples a frame, in [-1, 1].
+        """The sound of every log-mel spectrogram, ``config.hop_length`` samples a frame, in [-1, 1] (a few samples more where
+        kernels are longer than their rates by odd numbers).
 
         One spectrogram (frames, mel_bins), or several of a length. Padding would be heard: let it be cut off before, as
         ``hw.synthesise`` does. Raises ValueError for what is no spectrogram.
