@@ -66,6 +66,8 @@ def test_regions_of_any_picture_are_learned_with_the_model():
     squares = regions.crops(picture, boxes, 16)
     assert squares.shape == (2, 3, 16, 16)
     assert torch.equal(squares[:, :, 8, 8], torch.tensor([[1.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]))
+    beyond, whole = torch.tensor([[-9.0, -5, 70, 80]]), torch.tensor([[0.0, 0, 60, 40]])
+    assert torch.equal(regions.crops(picture, beyond), regions.crops(picture, whole))  # what is beyond the picture is cut off
     with pytest.raises(ValueError, match="has nothing of a picture of 60 x 40 pixels"):
         regions.crops(picture, boxes + 100)
     encoder = regions.PatchRegions(feature_dim=7, hidden_dim=6)
