@@ -62,6 +62,7 @@ class MultiHeadAttention(nn.Module):
     v_proj: nn.Linear
     out_proj: nn.Linear
     gate: Tensor | None
+    edit: Callable[[Tensor], Tensor] | None
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class MultiHeadAttention(nn.Module):
         if not isinstance(position, Rotary | Bias | None):
             raise ValueError(f"position: expected hw.positions.Rotary() or another rule of hw.positions; got {position!r}")
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
+        self.heads = tuple(range(num_heads))  # which of these they are: fewer after hw.prune
         self.head_dim, self.value_dim = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
         self.kdim, self.vdim = (embed_dim if width is None else width for width in (kdim, vdim))
         self.position, self.scores, self.dropout = position, scores or Scores(), dropout
@@ -119,7 +121,7 @@ class MultiHeadAttention(nn.Module):
             nn.Identity() if norm is None else norm(self.head_dim).to(device=device, dtype=dtype) for _ in range(2)
         )
         self.sinks = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if self.scores.sinks else None
-        self.gate = None  # set by hw.gates
+        self.gate, self.edit = None, None  # set by hw.gates and hw.ablate
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -194,11 +196,12 @@ class MultiHeadAttention(nn.Module):
         return make_call(q, k, v, mask, bias, how.scale, how.softcap, self.sinks, dropout, same_sequence, positions)
 
     def attend(self, call: Call) -> Float[Tensor, "*batch num_heads query_len value_dim"]:
-        """Every head's output, scaled by its gate if gates are set; observers see it here."""
+        """Every head's output, edited and scaled by its gate if such are set; observers see it here, as computed."""
         watched = record.observer is not None
         heads, lse = choose(call).attend(call, watched)
         if watched:
             record.emit(self, call, heads, lse)
+        heads = heads if self.edit is None else self.edit(heads)
         return heads if self.gate is None else heads * self.gate.to(heads.dtype)[:, None, None]
 
     def concatenate(

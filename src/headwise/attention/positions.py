@@ -80,14 +80,18 @@ class Alibi(Bias):
         """-slope |i - j| of a tile, for slopes that lie on its device."""
         return -tile.of_heads(slopes) * (tile.query_positions - tile.key_positions).abs()
 
+    @property
+    def each(self) -> Sequence[float]:
+        """The slope of every head."""
+        if self.slopes is not None:
+            return self.slopes
+        below = 2 ** int(log2(self.num_heads))
+        slopes = [2 ** (-8 * (h + 1) / below) for h in range(below)]
+        return slopes + [2 ** (-4 * (2 * h + 1) / below) for h in range(self.num_heads - below)]
+
     def of_heads(self, like: Tensor) -> Float[Tensor, " heads"]:
         """The slopes, where a tensor lies."""
-        slopes = self.slopes
-        if slopes is None:
-            below = 2 ** int(log2(self.num_heads))
-            slopes = [2 ** (-8 * (h + 1) / below) for h in range(below)]
-            slopes += [2 ** (-4 * (2 * h + 1) / below) for h in range(self.num_heads - below)]
-        return torch.tensor(slopes, dtype=_wide(like)).to(like.device, non_blocking=True)
+        return torch.tensor(self.each, dtype=_wide(like)).to(like.device, non_blocking=True)
 
 
 class T5Buckets(nn.Module, Bias):
@@ -121,6 +125,7 @@ class T5Buckets(nn.Module, Bias):
                 f"got num_buckets = {num_buckets} and max_distance = {max_distance}"
             )
         self.num_buckets, self.max_distance, self.bidirectional = num_buckets, max_distance, bidirectional
+        self.heads: slice | list[int] = slice(None)  # whose columns are read: some, after hw.prune
         self.weight = nn.Parameter(torch.empty(num_buckets, num_heads, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -128,8 +133,9 @@ class T5Buckets(nn.Module, Bias):
         nn.init.zeros_(self.weight)
 
     def added(self, tile: Tile, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        _made_for(self, query, self.weight.shape[1])
-        return _by_distance(tile, lambda back: self.weight.to(_wide(query)).T[:, None, self.bucket(-back)])
+        table = self.weight[:, self.heads].to(_wide(query)).T
+        _made_for(self, query, len(table))
+        return _by_distance(tile, lambda back: table[:, None, self.bucket(-back)])
 
     def bucket(self, distance: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """The bucket of every distance j - i, key minus query."""

@@ -23,6 +23,7 @@ from headwise.models.checkpoint.folder import (
     write_json,
 )
 from headwise.models.checkpoint.format import SIGNATURE, Format, architectures
+from headwise.models.checkpoint.heads import OWN, arrange, own_entry
 from headwise.models.checkpoint.keys import Keys, Stored, tensors
 from headwise.models.systems import ARCHITECTURES, FORMATS
 
@@ -57,19 +58,22 @@ def load(
     weights, file = read_weights(path, form.files)
     if config.depth > len(weights):  # seconds to build, for nothing
         raise CheckpointError(f"{file} holds {len(weights)} tensors, too few for {config.depth} layers")
-    model = _empty(form, name, config, path)
+    heads = entries.get(OWN)
+    model = _empty(form, name, config, path, heads)
     found = _found(weights, form.keys, model, file)
     if _says_tied(config) and found.keys() & form.keys.tied.keys() - form.keys.places(model).keys():
         # Whatever the settings say, a file that holds the copy apart was trained apart.
         config = replace(config, tie_word_embeddings=False)
-        model = _empty(form, name, config, path)
+        model = _empty(form, name, config, path, heads)
         found = _found(weights, form.keys, model, file)
     del weights  # so that what is filled in below is freed one by one
     fresh = _check(found, model, form.keys, file, body_only=name != own, resized=labels is not None or architecture is not None)
     found = {key: tensor for key, tensor in found.items() if key not in fresh}
     if fresh:
         log.warning("%s has no %s: they start afresh and want training", file, _some(fresh))
-        model = form.models[name](config).to(dtype)
+        model = form.models[name](config)
+        arrange(model, heads)
+        model = model.to(dtype)
     _fill(model, found, form.keys.places(model), dtype, file)
     if (path / "generation_config.json").is_file():
         setattr(model, "generation_config", read_json(path / "generation_config.json"))  # noqa: B010 - no tensor
@@ -78,8 +82,9 @@ def load(
 
 def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes config.json and the weights as the model's reference library does; generation_config.json where the
-    model came with one. dtype: that of the stored weights (None = as they are). The files of a tokenizer and of
-    a processor or feature extractor are for you to copy."""
+    model came with one. What that library's settings cannot say, heads that were pruned or grouped, stands in an entry
+    "headwise" of config.json, which hw.load alone understands. dtype: that of the stored weights (None = as they are). The
+    files of a tokenizer and of a processor or feature extractor are for you to copy."""
     _check_dtype(dtype)
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -89,14 +94,15 @@ def save(model: nn.Module, folder: str | os.PathLike[str], dtype: torch.dtype | 
         raise TypeError(f"{type(model).__name__} has no format here; known are {', '.join(ARCHITECTURES)}")
     (form, name), config = found[0], _config(model)
     path = model_folder(path) if form.model_type is None else path  # a pipeline's model goes back to its place
-    _check_against_config(model, _empty(form, name, config, path))
+    own = own_entry(model, _empty(form, name, config, path))
+    _check_against_config(model, _empty(form, name, config, path, own))
     ours = {key: tensor.detach().to(_dtype(tensor, dtype)) for key, tensor in tensors(model).items()}
     places = form.keys.places(model)
     weights = {key: stored.write([ours[part] for part in parts]).contiguous() for key, (parts, stored) in places.items()}
     if form.holds_copies(places, _is_untied(config, form.keys, places)):
         weights |= {copy: weights[key].clone() for key, copies in form.keys.copies(places).items() for copy in copies}
     stored_as = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    entries = {**form.signature(name, stored_as), **config.to_entries()}
+    entries = {**form.signature(name, stored_as), **config.to_entries(), **({OWN: own} if own else {})}
     path.mkdir(parents=True, exist_ok=True)
     # First: where a disk gets full.
     form.files.write(path, weights)
@@ -111,7 +117,7 @@ def build(folder: str | os.PathLike[str]) -> nn.Module:
     path = model_folder(find(folder))
     entries = read_config(path)
     form, name, _ = _architecture(path, entries, None)
-    return _empty(form, name, _settings(form, name, entries, path), path)
+    return _empty(form, name, _settings(form, name, entries, path), path, entries.get(OWN))
 
 
 def _check_dtype(dtype: torch.dtype | None) -> None:
@@ -160,7 +166,7 @@ def _architecture(path: Path, entries: Mapping[str, Any], wanted: str | None) ->
 
 
 def _settings(form: Format, name: str, entries: Mapping[str, Any], path: Path) -> Config:
-    said = {key: value for key, value in entries.items() if key not in SIGNATURE}
+    said = {key: value for key, value in entries.items() if key not in (*SIGNATURE, OWN)}
     try:
         return form.config.from_entries(said)
     except (TypeError, ValueError, AttributeError) as error:
@@ -178,11 +184,13 @@ def _labelled(config: Config, labels: Sequence[str] | None, name: str) -> Config
     return replace(config, id2label=dict(enumerate(labels)))
 
 
-def _empty(form: Format, name: str, config: Config, path: Path) -> nn.Module:
+def _empty(form: Format, name: str, config: Config, path: Path, heads: Any = None) -> nn.Module:
     """The model on the meta device: nothing is allocated before the file has shown the same shapes."""
     try:
         with torch.device("meta"):
-            return form.models[name](config)
+            model = form.models[name](config)
+            arrange(model, heads)
+        return model
     except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise CheckpointError(f"{path / 'config.json'} makes no {name}: {error}") from error
 

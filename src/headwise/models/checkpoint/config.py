@@ -53,6 +53,10 @@ class Config:
         inner = {name: config.to_entries() for name, config in self._inner().items()}
         return {**entries.pop("other"), **entries, **inner}
 
+    def with_heads(self: C, num_heads: int, num_kv_heads: int) -> C | None:
+        """The settings of the same model with other heads in every layer, as wide as before; None if they cannot say it."""
+        return None
+
     @property
     def depth(self) -> int:
         """The number of layers, of all stacks together."""

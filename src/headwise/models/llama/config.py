@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import pi
 from typing import Any
 
@@ -56,6 +56,12 @@ class LlamaConfig(Config):
         if not isinstance(rope, Mapping):
             raise ValueError(f"rope_parameters (or rope_scaling): expected an object; got {rope!r}")
         return super().from_entries(entries | {"rope_parameters": {"rope_theta": 10000.0, **older, **rope}})
+
+    def with_heads(self, num_heads: int, num_kv_heads: int) -> LlamaConfig | None:
+        head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        if self.hidden_size % num_heads:  # others would not read that
+            return None
+        return replace(self, num_attention_heads=num_heads, num_key_value_heads=num_kv_heads, head_dim=head_dim)
 
     def rotary(self) -> Rotary:
         """The rule of positions that rope_parameters describe. Raises ValueError for a type that is not known."""

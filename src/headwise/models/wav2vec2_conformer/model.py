@@ -47,14 +47,14 @@ class Features(nn.Module):
 
 
 class RotaryLayer(ConformerLayer):
-    """A layer that turns its input, cut into as many parts as there are heads, in place of queries and keys: as published."""
+    """A layer that turns its input, cut into parts as wide as a head, in place of queries and keys: as published."""
 
     def __init__(self, rotary: Rotary, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.rotary = rotary
 
     def attend(self, x: Hidden, mask: Mask | None) -> Hidden:
-        parts = x.unflatten(-1, (self.self_attention.num_heads, -1)).transpose(1, 2)
+        parts = x.unflatten(-1, (-1, self.self_attention.head_dim)).transpose(1, 2)
         turned = self.rotary.rotate(parts, torch.arange(x.shape[1], device=x.device)).transpose(1, 2).flatten(2)
         return self.self_attention(turned, value=x, mask=mask)
 
