@@ -61,10 +61,16 @@ def test_functions_fit_a_screen_and_files_read_in_one_go():
 
 # What a user may write. A new line is a decision; a changed one breaks somebody.
 PUBLIC = """
+LearnedGates(model, open=0.95)
 MultiHeadAttention(embed_dim, num_heads, *, num_kv_heads=None, head_dim=None, kdim=None, vdim=None, bias=True, position=None, \
 qk_norm=None, scores=None, dropout=0.0, device=None, dtype=None)
 MultiHeadAttention.forward(self, query, key=None, value=None, *, mask=None, cache=None)
 Scores(scale=None, softcap=None, sinks=False)
+ablate(model, heads, how=None)
+ablation.Mean(record)
+ablation.Patch(record)
+ablation.Resample(record, seed=0)
+ablation.Zero()
 attend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 attend_with_lse(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 attention_weights(query, key, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, rows=None, columns=None, \
@@ -87,7 +93,10 @@ max_new_tokens=128, cache=<class 'headwise.attention.cache.Growing'>)
 generation.Beam(width=4, length_penalty=0.6, offset=5.0)
 generation.Greedy()
 generation.Sample(temperature=1.0, top_k=None, top_p=None, seed=None)
+group_heads(model, num_kv_heads)
 image_processor(folder)
+importance(model, batches, loss=None)
+leave_one_out(model, batches, loss=None)
 load(folder, architecture=None, dtype=torch.float32, labels=None)
 masks.causal()
 masks.dense(tensor)
@@ -106,6 +115,7 @@ positions.Shaw(head_dim, before, after, device=None, dtype=None)
 positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=True, device=None, dtype=None)
 positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
+prune(model, heads)
 save(model, folder, dtype=None)
 speech.Mel(*, sampling_rate=16000, n_fft=1024, win_length=1024, hop_length=256, num_mel_bins=80, fmin=80.0, fmax=7600.0, \
 mel_floor=1e-10, amplitude_floor=0.0)
@@ -117,6 +127,7 @@ tokenizer(folder)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """
 IN_MODULES = {
+    "ablation": ("Mean", "Patch", "Resample", "Zero"),
     "cache": ("Cross", "Fixed", "Growing"),
     "ctc": ("decode", "loss"),
     "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),

@@ -26,7 +26,15 @@ LOOKING INTO HEADS
     observe(model)       a context that records every call of its attention modules
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
                          python -m pydoc headwise.insight.statistics)
-    gates(model, ...)    a context that scales or silences single heads
+
+OPERATING ON HEADS
+    gates(model, ...)           a context that scales or silences single heads; differentiable
+    ablate(model, ..., how)     a context that puts something else in their place; ablation: Zero, Mean, Resample, Patch
+    importance(model, batches)  how much the loss depends on each head, by gradients, with intervals; leave_one_out: by what
+                                its absence costs
+    prune(model, heads)         takes heads out for good: fewer weights, the same outputs as with their gates at 0
+    group_heads(model, n)       n key-value heads, means of those there are: from multi-head to grouped-query attention
+    LearnedGates(model)         gates that learn to close (L0): which heads a task can do without
 
 MODELS
     load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
@@ -54,8 +62,14 @@ from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
+from headwise.insight import ablation
+from headwise.insight.ablation import ablate
 from headwise.insight.gates import gates
+from headwise.insight.grouping import group_heads
+from headwise.insight.importance import importance, leave_one_out
+from headwise.insight.learned_gates import LearnedGates
 from headwise.insight.observe import observe
+from headwise.insight.pruning import prune
 from headwise.insight.statistics import statistics
 from headwise.models import ctc, diffusion, generation, speech
 from headwise.models.generation import generate
@@ -66,8 +80,11 @@ from headwise.models.registry import load, save
 from headwise.models.synthesis import synthesise
 
 __all__ = [
+    "LearnedGates",
     "MultiHeadAttention",
     "Scores",
+    "ablate",
+    "ablation",
     "attend",
     "attend_with_lse",
     "attention_weights",
@@ -79,11 +96,15 @@ __all__ = [
     "gates",
     "generate",
     "generation",
+    "group_heads",
     "image_processor",
+    "importance",
+    "leave_one_out",
     "load",
     "masks",
     "observe",
     "positions",
+    "prune",
     "save",
     "speech",
     "statistics",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.attention.module import PROJECTIONS, MultiHeadAttention
-from headwise.attention.positions import Added, Alibi, Bias, Rotary, Shaw, T5Buckets, TransformerXL
+from headwise.attention.positions import Added, Alibi, Bias, Shaw, T5Buckets, TransformerXL
 
 
 def key_heads_of(module: MultiHeadAttention, heads: Sequence[int]) -> list[int]:
@@ -126,9 +126,7 @@ def _count(module: MultiHeadAttention, num_heads: int, num_kv_heads: int) -> Non
         projection.out_features, projection.in_features = projection.weight.shape  # type: ignore[union-attr,assignment]
 
 
-def _check(module: nn.Module) -> None:
-    if not isinstance(module, MultiHeadAttention):
-        raise ValueError(f"expected a hw.MultiHeadAttention, whose heads can be taken out; got a {type(module).__name__}")
+def _check(module: MultiHeadAttention) -> None:
     for name in PROJECTIONS:
         kind = type(module.get_submodule(name))
         if kind is not nn.Linear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from headwise.attention.heads import check_pooling, pool_key_heads
-from headwise.insight.observe import attention_modules
+from headwise.insight.pruning import cuttable
 from headwise.models.checkpoint.heads import settle
 
 
@@ -22,7 +22,8 @@ def group_heads(model: nn.Module, num_kv_heads: int) -> nn.Module:
     Raises ValueError, before anything is changed, where num_kv_heads does not divide the key-value heads that a module has,
     and for projections that are not nn.Linear.
     """
-    modules = attention_modules(model)
+    inner = getattr(model, "_orig_mod", model)
+    modules = cuttable(inner)
     for address, module in modules.items():
         try:
             check_pooling(module, num_kv_heads)
@@ -30,5 +31,5 @@ def group_heads(model: nn.Module, num_kv_heads: int) -> nn.Module:
             raise ValueError(f"{address!r}: {error}") from None
     for module in modules.values():
         pool_key_heads(module, num_kv_heads)
-    settle(getattr(model, "_orig_mod", model))
+    settle(inner)
     return model

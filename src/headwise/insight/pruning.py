@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from headwise.attention.heads import key_heads_of, take_heads
-from headwise.insight.observe import attention_modules
-from headwise.models.checkpoint.heads import settle
+from headwise.attention.module import MultiHeadAttention
+from headwise.models.checkpoint.heads import attentions, settle
 
 
 def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
@@ -26,7 +26,8 @@ def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
     Raises KeyError for an unknown address, and ValueError, before anything is changed, for heads that are not there, for all
     heads of a module (something must attend), for unequal groups, and for projections that are not nn.Linear.
     """
-    modules, kept = attention_modules(model), {}
+    inner = getattr(model, "_orig_mod", model)
+    modules, kept = cuttable(inner), {}
     for address, removed in heads.items():
         if address not in modules:
             raise KeyError(f"no attention at {address!r}; there is {', '.join(map(repr, modules))}")
@@ -42,5 +43,16 @@ def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
             raise ValueError(f"{address!r}: {error}") from None
     for address, (query_heads, kv_heads) in kept.items():
         take_heads(modules[address], query_heads, kv_heads)
-    settle(getattr(model, "_orig_mod", model))
+    settle(inner)
     return model
+
+
+def cuttable(model: nn.Module) -> dict[str, MultiHeadAttention]:
+    """The modules whose weights we can cut, by address."""
+    found = attentions(model)
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no hw.MultiHeadAttention, of which heads could be cut: load its checkpoint with "
+            "hw.load, or silence heads with hw.gates"
+        )
+    return found

@@ -64,19 +64,14 @@ def _heads(module: MultiHeadAttention) -> tuple[tuple[int, ...], int]:
 
 
 def _counted(address: str, said: Any, module: MultiHeadAttention) -> tuple[list[int], list[int]]:
-    """Query heads and key-value heads to keep. Which the latter are is nobody's matter: their weights are read from the file."""
-    known = isinstance(said, dict) and said.keys() == {"kept", "num_kv_heads"}
-    kept, kv_heads = (said["kept"], said["num_kv_heads"]) if known else (None, None)
-    sound = isinstance(kept, list) and all(type(head) is int for head in kept) and type(kv_heads) is int
-    if (
-        not sound
-        or sorted({*kept} & {*range(module.num_heads)}) != kept
-        or not 1 <= kv_heads <= module.num_kv_heads
-        or not kept
-        or len(kept) % kv_heads
-    ):
+    """Query heads and key-value heads to keep. Which the latter are does not matter: their weights are read from the file."""
+    said = said if isinstance(said, dict) and said.keys() == {"kept", "num_kv_heads"} else {"kept": None, "num_kv_heads": None}
+    kept, kv_heads = said["kept"], said["num_kv_heads"]
+    in_order = isinstance(kept, list) and all(type(head) is int for head in kept) and sorted({*kept}) == kept
+    sound = in_order and kept and kept[0] >= 0 and kept[-1] < module.num_heads and type(kv_heads) is int
+    if not sound or not 1 <= kv_heads <= module.num_kv_heads or len(kept) % kv_heads:
         raise ValueError(
             f'{OWN}: {address!r}: expected "kept", some of {module.num_heads} heads in order, and "num_kv_heads", at most '
-            f"{module.num_kv_heads}, which divides them; got {said!r}"
+            f"{module.num_kv_heads}, which divides them; got {kept!r} and {kv_heads!r}"
         )
     return kept, list(range(kv_heads))
