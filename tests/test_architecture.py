@@ -35,7 +35,7 @@ def test_a_floor_imports_only_floors_below(path):
 
 
 def test_attention_imports_torch_and_jaxtyping_alone():
-    standard = {"__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "math", "typing"}
+    standard = {"__future__", "abc", "collections", "contextlib", "copy", "dataclasses", "functools", "math", "typing"}
     for path in FILES:
         if path.parts[0] == "attention":
             assert {name.split(".")[0] for name in imports(path)} <= standard | {"torch", "jaxtyping", "headwise"}, path

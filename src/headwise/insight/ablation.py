@@ -54,10 +54,10 @@ class Mean(Ablation):
         for call in _calls(self.record, address):
             if call.head_outputs.shape[-3] != heads.shape[-3] or call.head_outputs.shape[-1] != heads.shape[-1]:
                 raise ValueError(f"{address!r}: recorded are {_shape(call)}, and the module makes {tuple(heads.shape)}")
-            real = _own_key(call).expand(call.lse.shape)[..., :1, :].unsqueeze(-1)
-            summed = call.head_outputs.double().masked_fill(~real, 0.0).sum(-2, keepdim=True)
-            total += summed.flatten(0, -4).sum(0) if summed.dim() > 3 else summed
-            queries += int(real.sum())
+            real = torch.ones_like(call.lse[..., 0, :], dtype=torch.bool) & _own_key(call)[..., 0, :]
+            outputs = call.head_outputs.movedim(-3, 0).reshape(len(total), -1, heads.shape[-1])[:, real.flatten()]
+            total += outputs.double().sum(1, keepdim=True)
+            queries += outputs.shape[1]
         return total / max(queries, 1)
 
 
