@@ -7,6 +7,8 @@ import torch
 
 import headwise as hw
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
+from headwise.models.speecht5 import SpeechT5Config
+from headwise.models.speecht5.loss import Looks, guided_attention_loss
 from headwise.models.transformer import Transformer, TransformerConfig
 
 IDS = {"input_ids": torch.arange(14).reshape(2, 7) + 3}
@@ -26,7 +28,9 @@ def transformer() -> Transformer:
     return randomised(Transformer(config))
 
 
-@pytest.mark.parametrize("position", [None, hw.positions.Rotary(), hw.positions.TransformerXL(36, 6)], ids=str)
+@pytest.mark.parametrize(
+    "position", [None, hw.positions.Rotary(), hw.positions.TransformerXL(36, 6)], ids=lambda x: type(x).__name__
+)
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 3])
 def test_it_is_exact_where_the_heads_of_a_group_are_equal(num_kv_heads, position):
     module = randomised(hw.MultiHeadAttention(36, 6, head_dim=(6, 11), position=position))
@@ -71,6 +75,18 @@ def test_a_llamas_config_says_it(tmp_path):
     hw.save(model, tmp_path)
     assert "headwise" not in json.loads((tmp_path / "config.json").read_text())
     assert torch.equal(hw.load(tmp_path)(**IDS).logits, model(**IDS).logits)
+
+
+def test_speecht5_guides_the_heads_of_a_group_by_the_key_that_they_share():
+    query, key = torch.randn(2, 4, 5, 6), torch.randn(2, 2, 7, 6)
+    real = torch.ones(2, 7, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
+    losses = []
+    for keys in (key, key.repeat_interleave(2, dim=1)):
+        look = Looks()
+        look.hold(query, keys, keys)
+        look.key = keys
+        losses.append(guided_attention_loss(SpeechT5Config(guided_attention_loss_num_heads=3), [look], *real))
+    torch.testing.assert_close(*losses)
 
 
 @pytest.mark.nohook

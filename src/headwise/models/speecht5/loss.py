@@ -44,7 +44,8 @@ def guided_attention_loss(
 
         (1 - exp(-(j / J - i / I)^2 / (2 sigma^2))) p_ij
 
-    over the layers that were run, their first heads, the steps i and the tokens j that are real, I and J of them.
+    over the layers that were run, their first heads, the steps i and the tokens j that are real, I and J of them. Of a model
+    that was pruned or grouped, the first heads that are left, each with the key that it has.
     """
     token, step = (
         torch.arange(real.shape[1], device=real.device) / real.sum(-1, keepdim=True).clamp(min=1) for real in (tokens, steps)
@@ -52,7 +53,7 @@ def guided_attention_loss(
     far = 1 - torch.exp(-((token[:, None, :] - step[:, :, None]) ** 2) / (2 * config.guided_attention_loss_sigma**2))
     heads, keep = config.guided_attention_loss_num_heads, padding(tokens, None)
     weights = [
-        attention_weights(look.query[:, :heads], look.key[:, :heads], mask=keep)
+        attention_weights(look.query[:, :heads], _of_each(look.query, look.key)[:, :heads], mask=keep)
         for look in looks
         if look.query is not None and look.key is not None
     ]
@@ -60,3 +61,8 @@ def guided_attention_loss(
         return far.new_zeros(())
     pairs = (steps[:, :, None] & tokens[:, None, :])[:, None]
     return config.guided_attention_loss_scale * masked_mean(far[:, None] * torch.cat(weights, dim=1), pairs)
+
+
+def _of_each(query: Tensor, key: Tensor) -> Tensor:
+    """The keys of every query head, which some may share."""
+    return key if query.shape[1] == key.shape[1] else key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
