@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,9 +64,10 @@ class HeadStatistics:
     "text" on the group "image"; all groups with all.
 
     received: per key, the weight it gets over the number of queries allowed to see it (0 where none is). top_keys,
-    top_weights: the largest weights of each query, largest first. These three are None where several calls are counted
-    together. queries: per head, how many queries were counted. by_sequence: sums and counts per sequence of every mean above,
-    by its name; alignment and diagonality are those of a sequence, counted with its queries.
+    top_weights: the largest weights of each query, largest first. by_query: the numbers that the means are taken of, by name,
+    whether counted or not. These four are None where several calls are counted together. queries: per head, how many queries
+    were counted. by_sequence: sums and counts per sequence of every mean above, by its name; alignment and diagonality are
+    those of a sequence, counted with its queries.
     """
 
     entropy: Float[Tensor, " heads"]
@@ -84,6 +86,7 @@ class HeadStatistics:
     received: Float[Tensor, "*batch heads key_len"] | None
     top_keys: Int[Tensor, "*batch heads query_len top"] | None
     top_weights: Float[Tensor, "*batch heads query_len top"] | None
+    by_query: dict[str, Float[Tensor, "*batch heads query_len"]] | None
     queries: Int[Tensor, " heads"]
     by_sequence: dict[str, PerSequence]
 
@@ -155,41 +158,26 @@ def _of_call(call: Recorded, top: int, asked: Sequence[Measure]) -> HeadStatisti
         top_keys[..., rows, : largest.indices.shape[-1]] = largest.indices + columns.start
         top_weights[..., rows, : largest.values.shape[-1]] = largest.values
     mean_row = received / real.sum(-1).clamp(min=1)[..., None]
-    whole["alignment"] = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
-    diagonality = _correlation(moments * real[..., None], mean_row).to(lse.dtype)
-    whole["diagonality"] = diagonality[..., None].expand_as(lse)
     whole["top_mass"] = top_weights.sum(-1)
-    means = [mean for measure in asked for mean in measure.means()]
-    means += [(name, name, None) for name in ("alignment", "diagonality", "top_mass")]
-    everywhere = torch.ones_like(real)
-    by_sequence = {
-        name: _per_sequence(whole[number], real & (everywhere if queries is None else queries))
-        for name, number, queries in means
-    }
-    counts = by_sequence["entropy"].queries.sum(0)
-    return _summary(by_sequence, counts, received / seen.clamp(min=1), top_keys, top_weights)
+    by_sequence = {"top_mass": _per_sequence(whole["top_mass"], real)}
+    for measure in asked:
+        for name, number, queries in measure.means():
+            by_sequence[name] = _per_sequence(whole[number], real if queries is None else real & queries)
+    mean_row = received / real.sum(-1).clamp(min=1)[..., None]
+    alignment = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
+    diagonality = _correlation(moments * real[..., None], mean_row).to(lse.dtype)[..., None].expand_as(lse)
+    by_sequence |= {"alignment": _per_sequence(alignment, real), "diagonality": _per_sequence(diagonality, real)}
+    single = {"received": received / seen.clamp(min=1), "top_keys": top_keys, "top_weights": top_weights, "by_query": whole}
+    return _summary(by_sequence, by_sequence["entropy"].queries.sum(0), single)
 
 
-def _summary(
-    by_sequence: dict[str, PerSequence],
-    queries: Tensor,
-    received: Tensor | None = None,
-    top_keys: Tensor | None = None,
-    top_weights: Tensor | None = None,
-) -> HeadStatistics:
-    """The means of all sequences, with what is kept of single queries and keys."""
+def _summary(by_sequence: dict[str, PerSequence], queries: Tensor, single: Mapping[str, Any]) -> HeadStatistics:
+    """The means over all sequences, with what is kept of ``single`` queries and keys."""
     ordered = {name: by_sequence[name] for name in (*MEANS, *by_sequence) if name in by_sequence}
     means = {name: number.overall for name, number in ordered.items()}
     named = {name: means.pop(name, None) for name in MEANS}
-    return HeadStatistics(
-        **named,  # type: ignore[arg-type]
-        shares=means,
-        received=received,
-        top_keys=top_keys,
-        top_weights=top_weights,
-        queries=queries,
-        by_sequence=ordered,
-    )
+    kept = {name: single.get(name) for name in ("received", "top_keys", "top_weights", "by_query")}
+    return HeadStatistics(**named, **kept, shares=means, queries=queries, by_sequence=ordered)  # type: ignore[arg-type]
 
 
 def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
@@ -201,7 +189,7 @@ def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
     for name in parts[0].by_sequence:
         several = [part.by_sequence[name] for part in parts]
         both[name] = PerSequence(torch.cat([one.sums for one in several]), torch.cat([one.queries for one in several]))
-    return _summary(both, torch.stack([part.queries for part in parts]).sum(0))
+    return _summary(both, torch.stack([part.queries for part in parts]).sum(0), {})
 
 
 def _per_sequence(number: Tensor, counted: Bool[Tensor, "*batch heads query_len"]) -> PerSequence:
