@@ -86,11 +86,11 @@ def test_a_monotone_alignment_across_sequences_is_diagonal_and_its_mirror_is_not
 
 def test_diagonality_does_not_see_padding():
     length, far = 5, 2003
-    eye = torch.nn.functional.pad(torch.eye(length).roll(1, 1), (0, far - length, 0, far - length))
-    keep = torch.arange(far)[None] < length
-    alone = measured(pattern(torch.eye(length).roll(1, 1)))
-    padded = measured(pattern(eye.clamp(min=1e-9), mask=hw.masks.padding(keep)))
-    torch.testing.assert_close(padded.diagonality, alone.diagonality, rtol=1e-3, atol=1e-4)
+    weights = torch.rand(length, length) ** 4
+    weights = weights / weights.sum(-1, keepdim=True)
+    wide = torch.nn.functional.pad(weights, (0, far - length, 0, far - length), value=0.5)
+    padded = measured(pattern(wide, mask=hw.masks.padding(torch.arange(far)[None] < length)))
+    torch.testing.assert_close(padded.diagonality, measured(pattern(weights)).diagonality, rtol=1e-3, atol=1e-4)
 
 
 # -- tokens -------------------------------------------------------------------------------------------------------------
@@ -152,6 +152,14 @@ def test_shares_of_groups_are_sums_over_their_keys():
                 expected = per_head(share, real & queries.expand(2, 11)[:, None])
                 torch.testing.assert_close(got.shares[f"{of} to {name}"], expected)
     assert got.shares["padding to marks"].isnan().all()
+
+
+def test_groups_of_queries_are_those_at_their_positions():
+    call = recorded(torch.randn(2, 3, 5, 7), torch.randn(2, 3, 11, 7))  # the last five of eleven
+    left = torch.rand(2, 11) > 0.5
+    got = measured(call, groups={"left": left})
+    share = (call.weights() * left[:, None, None]).sum(-1)
+    torch.testing.assert_close(got.shares["left to left"], per_head(share, left[:, None, -5:]))
 
 
 def test_a_block_matrix_gives_exact_block_scores():
