@@ -76,6 +76,7 @@ attend_with_lse(query, key, value, *, mask=None, bias=None, scale=None, softcap=
 attention_weights(query, key, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, rows=None, columns=None, \
 stage='weights')
 backends = ('formula', 'sdpa', 'blocks', 'flex')
+bootstrap(measured, *, resamples=1000, confidence=0.95, seed=0)
 cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
@@ -87,6 +88,7 @@ diffusion.Schedule(steps=1000, beta_start=0.0001, beta_end=0.02)
 diffusion.loss(model, clean, class_labels, *, timestep=None, noise=None, label_dropout=0.1, schedule=None)
 diffusion.sample(model, class_labels, *, sampler=None, guidance_scale=4.0, seed=None, schedule=None)
 feature_extractor(folder)
+flow(record, row, columns=None, *, batch=0)
 gates(model, values)
 generate(model, input_ids=None, attention_mask=None, *, input_features=None, decoder_input_ids=None, search=None, \
 max_new_tokens=128, cache=<class 'headwise.attention.cache.Growing'>)
@@ -105,6 +107,8 @@ masks.padding(lengths_or_keep)
 masks.prefix(lengths)
 masks.window(before, after)
 observe(model)
+places.Grid(height, width, special=0, unit=1.0)
+places.Line(unit=1.0)
 positions.AfterRotation(norm)
 positions.Alibi(num_heads, slopes=None)
 positions.Linear(factor)
@@ -116,12 +120,15 @@ positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=T
 positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
 prune(model, heads)
+rollout(record, rows=None)
 save(model, folder, dtype=None)
+similarity.outputs(record)
+similarity.weights(record)
 speech.Mel(*, sampling_rate=16000, n_fft=1024, win_length=1024, hop_length=256, num_mel_bins=80, fmin=80.0, fmax=7600.0, \
 mel_floor=1e-10, amplitude_floor=0.0)
 speech.griffin_lim(spectrogram, mel, *, iterations=32, momentum=0.99, seed=0)
 speech.save(waveform, path, sampling_rate)
-statistics(record, top=3)
+statistics(record, top=3, *, places=None, tokens=None, groups=None, query_groups=None)
 synthesise(model, input_ids, attention_mask=None, *, vocoder=None, **wishes)
 tokenizer(folder)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
@@ -133,6 +140,8 @@ IN_MODULES = {
     "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),
     "generation": ("Beam", "Greedy", "Sample"),
     "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
+    "places": ("Grid", "Line"),
+    "similarity": ("outputs", "weights"),
     "speech": ("Mel", "griffin_lim", "save"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
 }

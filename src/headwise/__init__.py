@@ -25,7 +25,12 @@ RULES: small immutable objects that see positions. Key j has position j, query i
 LOOKING INTO HEADS
     observe(model)       a context that records every call of its attention modules
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
-                         python -m pydoc headwise.insight.statistics)
+                         python -m pydoc headwise.insight.statistics); with tokens=, groups=, places= more of them
+    places               Line, Grid: what a distance is: in seconds, or between patches of a picture
+    bootstrap(measured)  their means over a data set, with intervals
+    similarity           weights(record), outputs(record): every head with every head
+    rollout(record)      how much of every position reaches chosen rows through all layers
+    flow(record, row)    the most that could reach a row from every position, up to 512 tokens
 
 OPERATING ON HEADS
     gates(model, ...)           a context that scales or silences single heads; differentiable
@@ -62,14 +67,16 @@ from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
-from headwise.insight import ablation
+from headwise.insight import ablation, places, similarity
 from headwise.insight.ablation import ablate
+from headwise.insight.bootstrap import bootstrap
 from headwise.insight.gates import gates
 from headwise.insight.grouping import group_heads
 from headwise.insight.importance import importance, leave_one_out
 from headwise.insight.learned_gates import LearnedGates
 from headwise.insight.observe import observe
 from headwise.insight.pruning import prune
+from headwise.insight.rollout import flow, rollout
 from headwise.insight.statistics import statistics
 from headwise.models import ctc, diffusion, generation, speech
 from headwise.models.generation import generate
@@ -89,10 +96,12 @@ __all__ = [
     "attend_with_lse",
     "attention_weights",
     "backends",
+    "bootstrap",
     "cache",
     "ctc",
     "diffusion",
     "feature_extractor",
+    "flow",
     "gates",
     "generate",
     "generation",
@@ -103,9 +112,12 @@ __all__ = [
     "load",
     "masks",
     "observe",
+    "places",
     "positions",
     "prune",
+    "rollout",
     "save",
+    "similarity",
     "speech",
     "statistics",
     "synthesise",

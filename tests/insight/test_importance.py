@@ -1,7 +1,6 @@
 """Importance is what a gate does to the loss; its intervals are the bootstrap's."""
 
 import json
-import math
 
 import numpy
 import pytest
@@ -9,7 +8,6 @@ import scipy.stats
 import torch
 
 import headwise as hw
-from headwise.insight.bootstrap import interval
 from headwise.models.transformer import Transformer, TransformerConfig
 
 CROSS = "decoder.layers.1.cross_attention"
@@ -148,19 +146,16 @@ def test_the_least_important_heads_go_in_groups_and_something_stays():
     assert found.least(1.0) == {"a": [0, 1], "b": [2, 3], "c": [1, 2]}
 
 
-def test_intervals_are_the_bootstraps():
-    samples = torch.randn(41, 3, dtype=torch.float64).exp()
-    low, high = interval(samples, resamples=4000)
-    want = scipy.stats.bootstrap(
-        (samples.numpy(),), numpy.mean, method="percentile", n_resamples=4000, rng=numpy.random.default_rng(1)
-    ).confidence_interval
-    error = samples.std(0).numpy() / math.sqrt(41)
-    assert (abs(low.numpy() - want.low) < 0.15 * error).all()
-    assert (abs(high.numpy() - want.high) < 0.15 * error).all()
-    assert interval(samples)[0].equal(interval(samples)[0])
-    constant = torch.full((7, 2), 3.0)
-    for end in interval(constant):
-        torch.testing.assert_close(end, constant[0])
+def test_intervals_are_the_bootstraps_over_batches():
+    module, batches = hw.MultiHeadAttention(20, 5), [torch.randn(2, 7, 20) * torch.rand(()) for _ in range(23)]
+    loss = lambda module, x: module(x).square().mean()
+    found = hw.importance(module, batches, loss)
+    samples = torch.stack([hw.importance(module, [x], loss).value[""] for x in batches]).numpy()
+    want = scipy.stats.bootstrap((samples,), numpy.mean, method="percentile", rng=numpy.random.default_rng(1))
+    error = samples.std(0) / len(batches) ** 0.5
+    numpy.testing.assert_allclose(found.value[""], samples.mean(0))
+    assert (abs(found.low[""].numpy() - want.confidence_interval.low) < 0.2 * error).all()
+    assert (abs(found.high[""].numpy() - want.confidence_interval.high) < 0.2 * error).all()
 
 
 @pytest.mark.nohook

@@ -4,24 +4,10 @@ import math
 
 import pytest
 import torch
+from heads import pattern, recorded
 
 import headwise as hw
-from headwise.attention.functional import make_call
-from headwise.attention.record import Recorded
 from headwise.insight import statistics as module
-
-
-def recorded(query, key, mask=None, bias=None, same_sequence=True) -> Recorded:
-    call = make_call(query, key, key, mask, bias, None, None, None, 0.0, same_sequence)
-    output, lse = hw.attend_with_lse(query, key, key, mask=mask, bias=bias)
-    return Recorded(call, output, lse)
-
-
-def pattern(weights: torch.Tensor) -> Recorded:
-    """A head with the weights given (queries, keys): zero vectors, log weights as bias."""
-    queries, keys = weights.shape
-    zeros = torch.zeros(1, 1, max(queries, keys), 2)
-    return recorded(zeros[:, :, :queries], zeros[:, :, :keys], bias=weights.log())
 
 
 @pytest.mark.parametrize("block", [1, 60, 2**22], ids=["row by row", "some rows", "at once"])
@@ -46,6 +32,8 @@ def test_closed_forms_on_the_full_matrix(monkeypatch, block):
         "own": heads((p * (j == i)).sum(-1)),
         "next": heads((p * (j == i + 1)).sum(-1)),
         "distance": heads((p * (i - j).abs()).sum(-1)),
+        "spread": heads((p * (i - j - (p * (i - j)).sum(-1, keepdim=True)) ** 2).sum(-1).sqrt()),  # causal: no sign is lost
+        "top_mass": heads(p.topk(2).values.sum(-1)),
     }
     for name, value in expected.items():
         torch.testing.assert_close(getattr(got, name), value, msg=name)
@@ -66,12 +54,16 @@ def test_known_heads():
         hw.statistics({"a": [pattern(weights)]})["a"] for weights in (torch.eye(n), previous, uniform, sink)
     )
     assert copy.own == 1
-    assert copy.distance == 0
+    assert copy.distance == copy.spread == 0
+    assert copy.diagonality == pytest.approx(1)
     assert copy.alignment == pytest.approx(math.log(n))
     assert previous.previous == pytest.approx((n - 1) / n)
     assert previous.own == pytest.approx(1 / n)
     assert uniform.entropy == pytest.approx(math.log(n))
     assert uniform.alignment == pytest.approx(0, abs=1e-6)
+    assert uniform.diagonality == pytest.approx(0, abs=1e-6)
+    assert uniform.top_mass == pytest.approx(3 / n)
+    assert sink.diagonality == 0
     assert sink.first == 1
     assert sink.entropy == 0
     assert sink.distance == pytest.approx((n - 1) / 2)

@@ -1,1 +1,1 @@
-"""Seeing and operating on single heads: observe, statistics, gates."""
+"""Seeing and operating on single heads: observe, statistics, similarity, rollout, gates."""

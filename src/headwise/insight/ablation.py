@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from headwise.attention.record import Recorded
 from headwise.insight.gates import gates
+from headwise.insight.measures import real_queries
 from headwise.insight.observe import attention_modules
-from headwise.insight.statistics import _own_key
 
 Runs = Mapping[str, Sequence[Recorded]]
 Heads = Float[Tensor, "*batch heads query_len value_dim"]
@@ -54,7 +54,7 @@ class Mean(Ablation):
         for call in _calls(self.record, address):
             if call.head_outputs.shape[-3] != heads.shape[-3] or call.head_outputs.shape[-1] != heads.shape[-1]:
                 raise ValueError(f"{address!r}: recorded are {_shape(call)}, and the module makes {tuple(heads.shape)}")
-            real = torch.ones_like(call.lse[..., 0, :], dtype=torch.bool) & _own_key(call)[..., 0, :]
+            real = torch.ones_like(call.lse[..., 0, :], dtype=torch.bool) & real_queries(call)[..., 0, :]
             outputs = call.head_outputs.movedim(-3, 0).reshape(len(total), -1, heads.shape[-1])[:, real.flatten()]
             total += outputs.double().sum(1, keepdim=True)
             queries += outputs.shape[1]

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from headwise.insight.bootstrap import interval
 from headwise.insight.gates import gates
 from headwise.insight.observe import attention_modules
-from headwise.insight.progress import track
+from headwise.insight.progress import tracked
+from headwise.insight.statistics import PerSequence
 
 Loss = Callable[[nn.Module, Any], Tensor]
 PerHead = Mapping[str, Float[Tensor, " heads"]]
+RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 0  # of the bootstrap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,7 +144,7 @@ def _over(model: nn.Module, batches: Iterable[Any], measure: Callable[[Any], Per
     found, complete = list[PerHead](), True
     with _evaluating(model):
         try:
-            for batch in track(batches, what):
+            for batch in tracked(batches, what):
                 found.append(measure(batch))
         except KeyboardInterrupt:
             if not found:
@@ -151,10 +153,10 @@ def _over(model: nn.Module, batches: Iterable[Any], measure: Callable[[Any], Per
     if not found:
         raise ValueError("batches: expected at least one")
     samples = torch.cat([torch.stack([one[address] for one in found]).cpu().double() for address in found[0]], dim=1)
+    means = interval(PerSequence(samples, torch.ones_like(samples, dtype=torch.long)), RESAMPLES, CONFIDENCE, SEED)
+    ends = (means.low, means.high) if len(found) > 1 else 2 * (torch.full_like(means.low, torch.nan),)
     sizes = [len(numbers) for numbers in found[0].values()]
-    value, low, high = (
-        dict(zip(found[0], numbers.split(sizes), strict=True)) for numbers in (samples.mean(0), *interval(samples))
-    )
+    value, low, high = (dict(zip(found[0], numbers.split(sizes), strict=True)) for numbers in (means.mean, *ends))
     sharing = {
         address: module.num_heads // getattr(module, "num_kv_heads", module.num_heads)
         for address, module in attention_modules(model).items()

@@ -1,19 +1,17 @@
-"""Long work says how far it is, on stderr, where somebody reads along."""
+"""Progress of long work, on terminals."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The items, with a bar while they last; none where stderr is no terminal."""
-    total = len(items) if isinstance(items, Sized) else None
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        yield from progress.track(items, total=total, description=what)
+def tracked(work: Iterable[Item], what: str) -> Iterable[Item]:
+    """The same items, with a bar on standard error that goes when they end; none where that is no terminal."""
+    return track(work, what, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)

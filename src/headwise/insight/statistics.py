@@ -4,134 +4,219 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwise.attention import formula
 from headwise.attention.record import Recorded
-from headwise.attention.tiles import Tile
+from headwise.insight.measures import Measure, Rows, measures, real_queries
+from headwise.insight.places import Line, Places
 
 BLOCK = 2**21  # weights held at a time
+SHOWN = 16  # heads in a printed table
+MEANS = ("entropy", "alignment", "diagonality", "first", "top_mass")
+MEANS += ("previous", "own", "next", "distance", "spread", "duplicate", "induction")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class PerSequence:
+    """A number of every head in every sequence: its sum over the queries counted, and how many those are. A sequence is an
+    entry of the first batch dimension."""
+
+    sums: Float[Tensor, "sequences heads"]
+    queries: Int[Tensor, "sequences heads"]
+
+    @property
+    def mean(self) -> Float[Tensor, "sequences heads"]:
+        """Of each sequence; nan where no query of it is counted."""
+        return self.sums / self.queries
+
+    @property
+    def overall(self) -> Float[Tensor, " heads"]:
+        """Over the queries of all sequences."""
+        return self.sums.sum(0) / self.queries.sum(0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadStatistics:
-    """The heads of one module. Every mean is over real queries: neither empty (nothing allowed) nor padding.
+    """The heads of one module. Every mean is over real queries (neither empty, nothing being allowed, nor padding) of all
+    sequences; nan where there is none. Shares are of weight, 0 to 1. They say where a head looks, not what it is worth: that
+    takes a gradient or an ablation.
 
     entropy: -sum_j p_ij log p_ij, nats. alignment: the mutual information of query and key, H(mean_i p_i) - mean_i H(p_i),
-    nats: 0 where every query looks alike, large where each looks sharply at keys of its own. first, previous, own, next: the
-    share of weight, 0 to 1, on the first key and on the keys one position before, at and after the query. distance: mean of
-    sum_j p_ij |i - j|, in keys. What needs positions is None across two sequences.
+    nats: 0 where every query looks alike, large where each looks sharply at keys of its own. diagonality: Pearson's
+    correlation of i and j when the pair is drawn with probability p_ij / sum p, -1 to 1, also across two sequences; 0 where
+    i or j do not vary. first: the share on the first key. top_mass: the share on the keys of ``top_keys``.
+
+    Of one sequence with itself, else None. previous, own, next: the shares on the keys one position before, at and after the
+    query. distance: m_i = sum_j p_ij d(i, j). spread: the standard deviation of the distance under p_i,
+    sqrt(sum_j p_ij (d(i, j) - m_i)^2). d is |i - j|, in keys, or that of the ``places`` given; what a sink takes is at
+    distance 0. (Yang et al. 2020, section 3, call mean entropy globalness and -distance / length diagonality.)
+
+    With tokens, over the queries whose token occurs before, else None. duplicate: the share on those earlier occurrences.
+    induction: the share on the keys right after them (Olsson et al. 2022, "prefix matching"), the query's own key included
+    where its token stands twice in a row.
+
+    shares: with groups, "to padding" is the share on the group "padding", "text to image" that of the queries of the group
+    "text" on the group "image"; all groups with all.
 
     received: per key, the weight it gets over the number of queries allowed to see it (0 where none is). top_keys,
-    top_weights: the largest weights of each query, largest first. These three are None where several calls are counted
-    together. queries: per head, how many queries were counted.
+    top_weights: the largest weights of each query, largest first. by_query: the numbers that the means are taken of, by name,
+    whether counted or not. These four are None where several calls are counted together. queries: per head, how many queries
+    were counted. by_sequence: sums and counts per sequence of every mean above, by its name; alignment and diagonality are
+    those of a sequence, counted with its queries.
     """
 
     entropy: Float[Tensor, " heads"]
     alignment: Float[Tensor, " heads"]
+    diagonality: Float[Tensor, " heads"]
     first: Float[Tensor, " heads"]
+    top_mass: Float[Tensor, " heads"]
     previous: Float[Tensor, " heads"] | None
     own: Float[Tensor, " heads"] | None
     next: Float[Tensor, " heads"] | None
     distance: Float[Tensor, " heads"] | None
+    spread: Float[Tensor, " heads"] | None
+    duplicate: Float[Tensor, " heads"] | None
+    induction: Float[Tensor, " heads"] | None
+    shares: dict[str, Float[Tensor, " heads"]]
     received: Float[Tensor, "*batch heads key_len"] | None
     top_keys: Int[Tensor, "*batch heads query_len top"] | None
     top_weights: Float[Tensor, "*batch heads query_len top"] | None
+    by_query: dict[str, Float[Tensor, "*batch heads query_len"]] | None
     queries: Int[Tensor, " heads"]
+    by_sequence: dict[str, PerSequence]
+
+    def __repr__(self) -> str:
+        """A table, a line per head."""
+        names = list(self.by_sequence)
+        table = torch.stack([number.overall for number in self.by_sequence.values()], dim=-1)
+        lines = ["head  " + "  ".join(names)]
+        for head, numbers in enumerate(table[:SHOWN].tolist()):
+            cells = [f"{number:.3f}".rjust(len(name)) for name, number in zip(names, numbers, strict=True)]
+            lines.append(f"{head:>4}  " + "  ".join(cells))
+        lines += [f"... {len(table) - SHOWN} heads more"] * (len(table) > SHOWN)
+        return "\n".join([f"{len(table)} heads, means over {self.queries.max()} queries (entropy in nats)", *lines])
 
 
-POSITIONAL = ("previous", "own", "next", "distance")
-MEANS = ("entropy", "alignment", "first", *POSITIONAL)
-
-
-def statistics(record: Mapping[str, Sequence[Recorded]], top: int = 3) -> dict[str, HeadStatistics]:
+def statistics(
+    record: Mapping[str, Sequence[Recorded]],
+    top: int = 3,
+    *,
+    places: Places | None = None,
+    tokens: Tensor | None = None,
+    groups: Mapping[str, Tensor] | None = None,
+    query_groups: Mapping[str, Tensor] | None = None,
+) -> dict[str, HeadStatistics]:
     """``HeadStatistics`` of every address of a record; several calls of one module are weighted by their queries.
 
-    The steps of a decoding are one call in pieces: give ``{address: [record[address].joined()]}``.
+    places: where positions are, ``hw.places.Line(unit)`` (seconds, say) or ``hw.places.Grid(height, width, special)``; each
+    position is 1 from the next if not given. tokens: ids (*batch, key_len). groups: sets of keys by name, bool
+    (*batch, key_len), such as {"padding": ~keep, "delimiters": torch.isin(input_ids, ids)}; in self-attention they are sets of
+    queries, too. query_groups: sets of queries (*batch, query_len) for attention across two sequences.
+
+    They describe one sequence: where the modules of a record see several (source and target, say), give each part of the
+    record its own, ``hw.statistics({address: record[address] for address in ...}, tokens=...)``. The steps of a decoding are
+    one call in pieces: give ``{address: [record[address].joined()]}``. Raises ValueError where something does not fit.
     """
-    return {address: _together(address, [of_call(call, top) for call in calls]) for address, calls in record.items()}
+    if not isinstance(places, Places | None):
+        raise ValueError(f"places: expected hw.places.Line(unit) or hw.places.Grid(height, width, special); got {places!r}")
+    known = (places or Line(), tokens, groups or {}, query_groups or {})
+    return {
+        address: _together(address, [_of_call(call, top, measures(address, call, *known)) for call in calls])
+        for address, calls in record.items()
+    }
 
 
 @torch.no_grad()
-def of_call(call: Recorded, top: int = 3) -> HeadStatistics:
+def _of_call(call: Recorded, top: int, asked: Sequence[Measure]) -> HeadStatistics:
     """The statistics of one recorded call."""
-    key_len, own_key, lse = call.key.shape[-2], _own_key(call), call.lse
+    key_len, unpadded, lse = call.key.shape[-2], real_queries(call), call.lse
     # Results have their place before the loop: small tensors kept between large ones passing by would scatter the heap.
     received, seen = torch.zeros(2, *lse.shape[:-1], key_len, dtype=lse.dtype, device=lse.device)
-    names = ("entropy", "first", *(POSITIONAL if call.call.same_sequence else ()))
-    whole = {name: torch.zeros_like(lse) for name in names}
+    whole = {name: torch.zeros_like(lse) for measure in asked for name in measure.names}
+    moments, place = lse.new_zeros(*lse.shape, 2), _along(key_len, lse)
+    powers = torch.stack([torch.ones_like(place), place], dim=-1)
     real = torch.zeros_like(lse, dtype=torch.bool)
     top_keys = torch.zeros(*lse.shape, min(top, key_len), dtype=torch.long, device=lse.device)
     top_weights = torch.zeros_like(top_keys, dtype=lse.dtype)
     for rows, columns, p, log_p in call.whole_rows(BLOCK):
         tile = call.call.tile(rows, columns)
         allowed = formula.allowed(call.call, tile)
-        real[..., rows] = allowed.any(-1) & own_key[..., rows]
+        real[..., rows] = allowed.any(-1) & unpadded[..., rows]
         counted = real[..., None, rows].to(p.dtype)
         received[..., columns] += (counted @ p).squeeze(-2)
         seen[..., columns] += (counted @ allowed.to(p.dtype)).squeeze(-2)
-        numbers = {"entropy": -torch.einsum("...ij,...ij->...i", p, log_p), "first": p[..., :1].sum(-1) * (columns.start == 0)}
-        if call.call.same_sequence:
-            numbers |= _by_position(p, tile, columns)
-        for name, number in numbers.items():
-            whole[name][..., rows] = number
+        moments[..., rows, :] = p @ powers[columns]
+        for measure in asked:
+            for name, number in zip(measure.names, measure.of(Rows(p, log_p, tile)), strict=True):
+                whole[name][..., rows] = number
         largest = p.topk(min(top, p.shape[-1]), dim=-1)
         top_keys[..., rows, : largest.indices.shape[-1]] = largest.indices + columns.start
         top_weights[..., rows, : largest.values.shape[-1]] = largest.values
-    counts = real.sum(-1)
-    mean_row = received / counts.clamp(min=1)[..., None]
-    whole["alignment"] = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
-    means = {name: _mean(number, real) for name, number in whole.items()}
-    return HeadStatistics(
-        **{name: means.get(name) for name in MEANS},  # type: ignore[arg-type]
-        received=received / seen.clamp(min=1),
-        top_keys=top_keys,
-        top_weights=top_weights,
-        queries=counts.movedim(-1, 0).flatten(1).sum(1),
-    )
+    mean_row = received / real.sum(-1).clamp(min=1)[..., None]
+    whole["top_mass"] = top_weights.sum(-1)
+    by_sequence = {"top_mass": _per_sequence(whole["top_mass"], real)}
+    for measure in asked:
+        for name, number, queries in measure.means():
+            by_sequence[name] = _per_sequence(whole[number], real if queries is None else real & queries)
+    mean_row = received / real.sum(-1).clamp(min=1)[..., None]
+    alignment = (-torch.special.xlogy(mean_row, mean_row).sum(-1))[..., None] - whole["entropy"]
+    diagonality = _correlation(moments * real[..., None], mean_row).to(lse.dtype)[..., None].expand_as(lse)
+    by_sequence |= {"alignment": _per_sequence(alignment, real), "diagonality": _per_sequence(diagonality, real)}
+    single = {"received": received / seen.clamp(min=1), "top_keys": top_keys, "top_weights": top_weights, "by_query": whole}
+    return _summary(by_sequence, by_sequence["entropy"].queries.sum(0), single)
+
+
+def _summary(by_sequence: dict[str, PerSequence], queries: Tensor, single: Mapping[str, Any]) -> HeadStatistics:
+    """The means over all sequences, with what is kept of ``single`` queries and keys."""
+    ordered = {name: by_sequence[name] for name in (*MEANS, *by_sequence) if name in by_sequence}
+    means = {name: number.overall for name, number in ordered.items()}
+    named = {name: means.pop(name, None) for name in MEANS}
+    kept = {name: single.get(name) for name in ("received", "top_keys", "top_weights", "by_query")}
+    return HeadStatistics(**named, **kept, shares=means, queries=queries, by_sequence=ordered)  # type: ignore[arg-type]
 
 
 def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
     if len(parts) == 1:
         return parts[0]
-    if len({part.distance is None for part in parts}) != 1:
+    if len({tuple(part.by_sequence) for part in parts}) != 1:
         raise ValueError(f"{address!r}: expected calls that are all self-attention or all cross-attention")
-    counts = torch.stack([part.queries for part in parts])
-    means: dict[str, Tensor | None] = {}
-    for name in MEANS:
-        numbers = [getattr(part, name) for part in parts]
-        means[name] = None
-        if numbers[0] is not None:  # a mean over no query is nan, and counts for nothing
-            sums = torch.where(counts > 0, torch.stack(numbers) * counts, 0.0)
-            means[name] = sums.sum(0) / counts.sum(0)
-    return HeadStatistics(**means, received=None, top_keys=None, top_weights=None, queries=counts.sum(0))  # type: ignore[arg-type]
+    both = {}
+    for name in parts[0].by_sequence:
+        several = [part.by_sequence[name] for part in parts]
+        both[name] = PerSequence(torch.cat([one.sums for one in several]), torch.cat([one.queries for one in several]))
+    return _summary(both, torch.stack([part.queries for part in parts]).sum(0), {})
 
 
-def _own_key(call: Recorded) -> Bool[Tensor, ...]:
-    """Queries that are no padding as the mask says of their own keys, in self-attention; (*batch or 1, 1, query_len)."""
-    keys = None if call.mask is None else call.mask.real_keys(call.call.tile())
-    if keys is None or not call.call.same_sequence:
-        return torch.ones(1, 1, call.query.shape[-2], dtype=torch.bool, device=call.query.device)
-    own = call.call.tile().query_positions[:, 0]
-    return keys[..., 0, own.clamp(min=0)] & (own >= 0)
+def _per_sequence(number: Tensor, counted: Bool[Tensor, "*batch heads query_len"]) -> PerSequence:
+    sums, queries = number.masked_fill(~counted, 0.0).sum(-1), counted.sum(-1)
+    if sums.dim() == 1:
+        sums, queries = sums[None], queries[None]
+    while sums.dim() > 2:  # batch dimensions within a sequence, such as frames
+        sums, queries = sums.sum(1), queries.sum(1)
+    return PerSequence(sums, queries)
 
 
-def _by_position(p: Tensor, tile: Tile, columns: slice) -> dict[str, Tensor]:
-    here, keys = tile.query_positions, tile.key_positions
-    numbers = {"distance": torch.einsum("...ij,ij->...i", p, (here - keys).abs().to(p.dtype))}
-    p = p if p.shape[-1] else nn.functional.pad(p, (0, 1))  # no key at all
-    for name, offset in (("previous", -1), ("own", 0), ("next", 1)):
-        at = here + offset - columns.start
-        inside = (at >= 0) & (at < p.shape[-1])
-        share = torch.take_along_dim(p, at.clamp(0, p.shape[-1] - 1).expand(*p.shape[:-1], 1), dim=-1) * inside
-        numbers[name] = share.squeeze(-1)
-    return numbers
+def _correlation(
+    moments: Float[Tensor, "*batch heads query_len 2"], mean_row: Float[Tensor, "*batch heads key_len"]
+) -> Float[Tensor, "*batch heads"]:
+    """Pearson's correlation of a query's place x and its key's y, both from -1/2 to 1/2, from sum_j p_ij and sum_j p_ij y_j of
+    every counted query and the mean of p over them."""
+    (mass, key), marginal = moments.double().unbind(-1), mean_row.double()
+    x, y = (_along(z.shape[-1], z) for z in (mass, marginal))
+    total = mass.sum(-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
+    marginal = marginal / marginal.sum(-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
+    x = x - (mass * x).sum(-1, keepdim=True) / total
+    y = y - (marginal * y).sum(-1, keepdim=True)
+    variances = ((mass * x.square()).sum(-1) / total[..., 0], (marginal * y.square()).sum(-1))
+    still = (variances[0] < 1e-10) | (variances[1] < 1e-10)  # what rounding amounts to
+    spread = (variances[0] * variances[1]).sqrt().masked_fill(still, 1.0)
+    return ((key * x).sum(-1) / total[..., 0] / spread).masked_fill(still, 0.0).clamp(-1.0, 1.0)
 
 
-def _mean(number: Float[Tensor, "*batch heads query_len"], real: Bool[Tensor, "*batch heads query_len"]) -> Tensor:
-    """Per head, over the real queries of all batches; nan where there is none."""
-    number, real = (x.movedim(-2, 0).flatten(1) for x in (number, real))
-    return number.masked_fill(~real, 0.0).sum(1) / real.sum(1)
+def _along(length: int, like: Tensor) -> Tensor:
+    return torch.linspace(-0.5, 0.5, length, dtype=like.dtype, device=like.device)
