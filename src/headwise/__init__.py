@@ -23,7 +23,8 @@ RULES: small immutable objects that see positions. Key j has position j, query i
     cache       Growing(), Fixed(max_len), Cross(): keys and values between the steps of decoding
 
 LOOKING INTO HEADS
-    observe(model)       a context that records every call of its attention modules
+    observe(model)       a context that records every call of its attention modules, of ours and of transformers' models
+    Keep(last=, dtype=, folder=, ...)   how much of a long run is kept, and where; open_record(folder): what lies there
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
                          python -m pydoc headwise.insight.statistics)
     gates(model, ...)    a context that scales or silences single heads
@@ -55,6 +56,7 @@ from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
 from headwise.insight.gates import gates
+from headwise.insight.keep import Keep, open_record
 from headwise.insight.observe import observe
 from headwise.insight.statistics import statistics
 from headwise.models import ctc, diffusion, generation, speech
@@ -66,6 +68,7 @@ from headwise.models.registry import load, save
 from headwise.models.synthesis import synthesise
 
 __all__ = [
+    "Keep",
     "MultiHeadAttention",
     "Scores",
     "attend",
@@ -83,6 +86,7 @@ __all__ = [
     "load",
     "masks",
     "observe",
+    "open_record",
     "positions",
     "save",
     "speech",
