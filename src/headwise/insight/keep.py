@@ -118,7 +118,11 @@ def _alone(recorded: Recorded) -> Recorded:
 def _read(place: Path) -> tuple[str, Recorded]:
     try:
         with torch.serialization.safe_globals([Call, Recorded, *_kinds(Mask), *_kinds(Bias), nn.Linear, nn.Embedding]):
-            return torch.load(place, mmap=True, weights_only=True)
+            match torch.load(place, mmap=True, weights_only=True):
+                case str(address), Recorded() as recorded:
+                    return address, recorded
+                case other:
+                    raise ValueError(f"it holds a {type(other).__name__}")
     except Exception as error:
         raise ValueError(f"{place} is no call that hw.observe wrote: {error}") from None
 
