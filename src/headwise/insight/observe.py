@@ -90,7 +90,7 @@ def _detached(call: Call) -> Call:
     kept = {name: _kept(x, call.positions is not None) for name, x in tensors.items() if isinstance(x, Tensor)}
     bias = call.bias
     if isinstance(bias, Added):
-        bias = Added(_kept(bias.tensor, False))
+        bias = replace(bias, tensor=_kept(bias.tensor, False))
     elif isinstance(bias, nn.Module):
         bias = deepcopy(bias, {id(weight): weight.detach().clone() for weight in bias.parameters()})
     return replace(call, **kept, bias=bias)

@@ -52,7 +52,14 @@ class Rules:
     positions: Tensor | None = None
 
 
+class Finite(Added):
+    """A tensor that forbids nothing: kernels take it as it is."""
+
+    forbids = False
+
+
 FOREIGN = WeakIdKeyDictionary()  # module -> Foreign
+BIASES = WeakTensorKeyDictionary()  # a table of positions -> whether all of it is finite
 RULES = WeakTensorKeyDictionary()  # a mask of theirs -> Rules; they hand the same tensor to every layer
 
 
@@ -113,7 +120,7 @@ def attend(
     rules = _without_mask(query, key, causal) if attention_mask is None else _rules(attention_mask)
     bias = rules.bias
     if position_bias is not None:
-        bias = Added(position_bias if bias is None else position_bias + bias.tensor)
+        bias = _added(position_bias if bias is None else position_bias + bias.tensor)
     same, query = not (found is not None and found.crosses), query.expand(len(key), -1, -1, -1)
     call = make_call(query, key, value, rules.mask, bias, scaling, softcap, s_aux, dropout, same, rules.positions)
     watched = record.observer is not None
@@ -192,6 +199,13 @@ def _rules(mask: Tensor) -> Rules:
     if not mask.requires_grad:
         RULES[mask] = rules
     return rules
+
+
+def _added(bias: Tensor) -> Added:
+    """What is added to scores; the layers of T5 share one table, which is looked through once."""
+    if bias not in BIASES:
+        BIASES[bias] = bool(bias.isfinite().all())
+    return Finite(bias) if BIASES[bias] else Added(bias)
 
 
 def _without_mask(query: Tensor, key: Tensor, causal: bool) -> Rules:
