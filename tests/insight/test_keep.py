@@ -113,7 +113,9 @@ class Hostile:
         return (print, ("run",))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a call", Hostile(), {"a": 1}, ("a", torch.ones(2))], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"", b"not a call", Hostile(), {"a": 1}, ("a", torch.ones(2))], ids=lambda x: type(x).__name__
+)
 def test_what_is_no_call_is_refused_and_never_run(content, tmp_path, capsys):
     place = tmp_path / "000000.pt"
     place.write_bytes(content) if isinstance(content, bytes) else torch.save(content, place)
