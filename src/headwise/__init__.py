@@ -59,6 +59,7 @@ from headwise.insight import compat
 from headwise.insight.gates import gates
 from headwise.insight.keep import Keep, open_record
 from headwise.insight.observe import observe
+from headwise.insight.replacing import replace_attention
 from headwise.insight.statistics import statistics
 from headwise.models import ctc, diffusion, generation, speech
 from headwise.models.generation import generate
@@ -77,6 +78,7 @@ __all__ = [
     "attention_weights",
     "backends",
     "cache",
+    "compat",
     "ctc",
     "diffusion",
     "feature_extractor",
@@ -89,6 +91,7 @@ __all__ = [
     "observe",
     "open_record",
     "positions",
+    "replace_attention",
     "save",
     "speech",
     "statistics",

@@ -34,7 +34,7 @@ class Rows(nn.Linear):
         return (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)[self.index]  # type: ignore[return-value]
 
     @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
+    def bias(self) -> Tensor | None:
         fused = self.attention[0].in_proj_bias
         return None if fused is None else fused.chunk(3)[self.index]
 
@@ -141,8 +141,8 @@ class MultiheadAttention(MultiHeadAttention):
         length_first = query.dim() == 3 and not self.batch_first
         if query.is_nested or not query.dim() == key.dim() == value.dim() or query.dim() not in (2, 3):
             raise ValueError(
-                "expected query, key and value of 3 dimensions, or 2 without a batch, none of them nested (a torch encoder that "
-                f"nests them goes as a whole into hw.replace_attention); got {query.dim()}, {key.dim()} and {value.dim()}"
+                "expected query, key and value of 3 dimensions, or 2 without a batch, and none of them nested (a torch encoder "
+                f"that nests them goes into hw.replace_attention as a whole); got {query.dim()}, {key.dim()} and {value.dim()}"
             )
         if length_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
@@ -173,7 +173,7 @@ class MultiheadAttention(MultiHeadAttention):
             else:
                 added.append(attn_mask)
         elif is_causal:
-            raise ValueError("is_causal: without an attn_mask there must be as many queries as keys, and no keys that join them")
+            raise ValueError("is_causal: expected an attn_mask, or as many queries as keys and no keys that join them")
         if key_padding_mask is not None:
             key_padding_mask = pad(key_padding_mask, (0, extra))
             if key_padding_mask.dtype == torch.bool:
