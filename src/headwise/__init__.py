@@ -55,7 +55,7 @@ from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
-from headwise.insight import compat
+from headwise.insight import compat, weights
 from headwise.insight.gates import gates
 from headwise.insight.keep import Keep, open_record
 from headwise.insight.observe import observe
@@ -97,5 +97,6 @@ __all__ = [
     "statistics",
     "synthesise",
     "tokenizer",
+    "weights",
     "which_backend",
 ]
