@@ -74,6 +74,8 @@ backends = ('formula', 'sdpa', 'blocks', 'flex')
 cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
+compat.MultiheadAttention(embed_dim, num_heads, dropout=0.0, bias=True, add_bias_kv=False, add_zero_attn=False, kdim=None, \
+vdim=None, batch_first=False, device=None, dtype=None)
 ctc.decode(model, *, width=1, **inputs)
 ctc.loss(logits, labels, lengths=None, *, blank=0, reduction='mean', zero_infinity=False)
 diffusion.DDIM(steps=50, eta=0.0, clip=None)
@@ -108,6 +110,7 @@ positions.Shaw(head_dim, before, after, device=None, dtype=None)
 positions.T5Buckets(num_heads, num_buckets=32, max_distance=128, bidirectional=True, device=None, dtype=None)
 positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=None)
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
+replace_attention(module)
 save(model, folder, dtype=None)
 speech.Mel(*, sampling_rate=16000, n_fft=1024, win_length=1024, hop_length=256, num_mel_bins=80, fmin=80.0, fmax=7600.0, \
 mel_floor=1e-10, amplitude_floor=0.0)
@@ -116,15 +119,19 @@ speech.save(waveform, path, sampling_rate)
 statistics(record, top=3)
 synthesise(model, input_ids, attention_mask=None, *, vocoder=None, **wishes)
 tokenizer(folder)
+weights.read(layer, library, *, num_heads=None, names=None, prefix='', position=None, scores=None, dropout=0.0)
+weights.write(attention, library, *, names=None)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """
 IN_MODULES = {
     "cache": ("Cross", "Fixed", "Growing"),
+    "compat": ("MultiheadAttention",),
     "ctc": ("decode", "loss"),
     "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),
     "generation": ("Beam", "Greedy", "Sample"),
     "masks": ("causal", "dense", "documents", "padding", "prefix", "window"),
     "speech": ("Mel", "griffin_lim", "save"),
+    "weights": ("read", "write"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
 }
 

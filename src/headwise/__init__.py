@@ -29,6 +29,12 @@ LOOKING INTO HEADS
                          python -m pydoc headwise.insight.statistics)
     gates(model, ...)    a context that scales or silences single heads
 
+IN ANYONE'S MODEL
+    replace_attention(model)   every torch.nn.MultiheadAttention in a model of torch becomes a compat.MultiheadAttention
+    compat                     MultiheadAttention: torch's arguments, parameters and returns, right on empty rows
+    weights                    read(layer, library), write(attention, library): the weights of one layer between torch,
+                               transformers, flash-attn, Keras, flax and x-transformers
+
 MODELS
     load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
     save(model, folder)             and back, in the format it came from

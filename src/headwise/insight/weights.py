@@ -76,7 +76,7 @@ def write(attention: MultiHeadAttention, library: str, *, names: tuple[str, ...]
     ours = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
     layout = next((layout for layout in known.layouts if _fits(layout, ours, attention)), None)
     if layout is None:
-        raise ValueError(f"{library}: what is fused has one width of inputs and of heads; got {attention}")
+        raise ValueError(f"{library}: what is fused has one width of inputs and of heads; got {attention.extra_repr()}")
     if known.biases == "all" and any(name.endswith(".bias") for name in ours):
         ours = _with_biases(ours, tuple(f"{name}.bias" for name in PROJECTIONS))
     written = {}
@@ -204,7 +204,7 @@ def _refuse(attention: MultiHeadAttention, library: str, known: Library) -> None
         ("positions, a scale or a softcap", known.settings or (attention.position is None and attention.scores == Scores())),
     ):
         if not held:
-            raise ValueError(f"{library} cannot hold {what}: {attention}")
+            raise ValueError(f"{library} cannot hold {what}; got {attention.extra_repr()}")
 
 
 def _fits(layout: Layout, ours: State, attention: MultiHeadAttention) -> bool:
