@@ -101,6 +101,23 @@ def test_masks_mean_what_they_mean_to_torch(mask, extra):
     assert_same(theirs, ours, cross_inputs(True), average_attn_weights=False, **masks)
 
 
+def test_float_masks_can_be_learned():
+    modules, x = pair(12, 3), self_inputs((7, 2))
+    masks = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 7), (7, 7))]
+    gradients = []
+    for module in modules:
+        output, _ = module(*x, key_padding_mask=masks[0], attn_mask=masks[1], need_weights=False)
+        gradients.append(torch.autograd.grad(output.square().sum(), masks))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_parameters_can_be_given_from_outside():
+    modules, x = pair(12, 3), self_inputs((7, 2))
+    other = {name: torch.randn_like(parameter) for name, parameter in modules[0].named_parameters()}
+    theirs, ours = (torch.func.functional_call(module, other, x) for module in modules)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("inputs", "options"),
     [

@@ -99,10 +99,10 @@ def _library(library: str, names: tuple[str, ...] | None) -> Library:
 
 
 def _state(layer: nn.Module | Mapping[str, Any], prefix: str) -> State:
-    """Copies of a layer's tensors by name."""
+    """A layer's tensors by name."""
     named = layer.state_dict() if isinstance(layer, nn.Module) else dict(_flat(layer))
     chosen = {name.removeprefix(prefix): x for name, x in named.items() if name.startswith(prefix)}
-    return {name: x.detach().clone() if isinstance(x, Tensor) else torch.tensor(np.array(x)) for name, x in chosen.items()}
+    return {name: x.detach() if isinstance(x, Tensor) else torch.tensor(np.asarray(x)) for name, x in chosen.items()}
 
 
 def _flat(nested: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
