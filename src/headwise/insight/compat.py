@@ -161,11 +161,12 @@ class MultiheadAttention(MultiHeadAttention):
         """torch's masks as who may attend and what is added, the keys included that join at the end. Inputs batch first."""
         self._check(query, key, key_padding_mask, attn_mask)
         extra = (self.bias_k is not None) + self.add_zero_attn
+        if extra:  # padding by nothing would copy
+            key_padding_mask, attn_mask = (x if x is None else pad(x, (0, extra)) for x in (key_padding_mask, attn_mask))
         rules, added = [], []
         if is_causal and not extra and query.shape[-2] == key.shape[-2]:
             rules.append(masks.causal())
         elif attn_mask is not None:
-            attn_mask = pad(attn_mask, (0, extra))
             if attn_mask.dim() == query.dim() == 3:
                 attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
             if attn_mask.dtype == torch.bool:
@@ -175,7 +176,6 @@ class MultiheadAttention(MultiHeadAttention):
         elif is_causal:
             raise ValueError("is_causal: expected an attn_mask, or as many queries as keys and no keys that join them")
         if key_padding_mask is not None:
-            key_padding_mask = pad(key_padding_mask, (0, extra))
             if key_padding_mask.dtype == torch.bool:
                 rules.append(masks.padding(~key_padding_mask))
             else:  # torch's own encoder makes -inf out of its True: those keys are padding, as observers want to know
