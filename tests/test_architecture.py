@@ -62,6 +62,7 @@ def test_functions_fit_a_screen_and_files_read_in_one_go():
 # What a user may write. A new line is a decision; a changed one breaks somebody.
 PUBLIC = """
 LearnedGates(model, open=0.95)
+Keep(*, addresses=None, last=None, dtype=None, folder=None)
 MultiHeadAttention(embed_dim, num_heads, *, num_kv_heads=None, head_dim=None, kdim=None, vdim=None, bias=True, position=None, \
 qk_norm=None, scores=None, dropout=0.0, device=None, dtype=None)
 MultiHeadAttention.forward(self, query, key=None, value=None, *, mask=None, cache=None)
@@ -80,6 +81,8 @@ bootstrap(measured, *, resamples=1000, confidence=0.95, seed=0)
 cache.Cross()
 cache.Fixed(max_len)
 cache.Growing()
+compat.MultiheadAttention(embed_dim, num_heads, dropout=0.0, bias=True, add_bias_kv=False, add_zero_attn=False, kdim=None, \
+vdim=None, batch_first=False, device=None, dtype=None)
 ctc.decode(model, *, width=1, **inputs)
 ctc.loss(logits, labels, lengths=None, *, blank=0, reduction='mean', zero_infinity=False)
 diffusion.DDIM(steps=50, eta=0.0, clip=None)
@@ -106,9 +109,10 @@ masks.documents(ids)
 masks.padding(lengths_or_keep)
 masks.prefix(lengths)
 masks.window(before, after)
-observe(model)
 places.Grid(height, width, special=0, unit=1.0)
 places.Line(unit=1.0)
+observe(model, keep=None)
+open_record(folder)
 positions.AfterRotation(norm)
 positions.Alibi(num_heads, slopes=None)
 positions.Linear(factor)
@@ -121,6 +125,7 @@ positions.TransformerXL(embed_dim, num_heads, head_dim=None, device=None, dtype=
 positions.YaRN(factor, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, attention_factor=None)
 prune(model, heads)
 rollout(record, rows=None)
+replace_attention(module)
 save(model, folder, dtype=None)
 similarity.outputs(record)
 similarity.weights(record)
@@ -131,11 +136,14 @@ speech.save(waveform, path, sampling_rate)
 statistics(record, top=3, *, places=None, tokens=None, groups=None, query_groups=None)
 synthesise(model, input_ids, attention_mask=None, *, vocoder=None, **wishes)
 tokenizer(folder)
+weights.read(layer, library, *, num_heads=None, names=None, prefix='', position=None, scores=None, dropout=0.0)
+weights.write(attention, library, *, names=None)
 which_backend(query, key, value, *, mask=None, bias=None, scale=None, softcap=None, sinks=None, dropout=0.0, backend=None)
 """
 IN_MODULES = {
     "ablation": ("Mean", "Patch", "Resample", "Zero"),
     "cache": ("Cross", "Fixed", "Growing"),
+    "compat": ("MultiheadAttention",),
     "ctc": ("decode", "loss"),
     "diffusion": ("DDIM", "DDPM", "Schedule", "loss", "sample"),
     "generation": ("Beam", "Greedy", "Sample"),
@@ -143,6 +151,7 @@ IN_MODULES = {
     "places": ("Grid", "Line"),
     "similarity": ("outputs", "weights"),
     "speech": ("Mel", "griffin_lim", "save"),
+    "weights": ("read", "write"),
     "positions": tuple(name for name in hw.positions.__all__ if not inspect.isabstract(getattr(hw.positions, name))),
 }
 

@@ -23,7 +23,8 @@ RULES: small immutable objects that see positions. Key j has position j, query i
     cache       Growing(), Fixed(max_len), Cross(): keys and values between the steps of decoding
 
 LOOKING INTO HEADS
-    observe(model)       a context that records every call of its attention modules
+    observe(model)       a context that records every call of its attention modules, of ours and of transformers' models
+    Keep(last=, dtype=, folder=, ...)   how much of a long run is kept, and where; open_record(folder): what lies there
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
                          python -m pydoc headwise.insight.statistics); with tokens=, groups=, places= more of them
     places               Line, Grid: what a distance is: in seconds, or between patches of a picture
@@ -40,6 +41,12 @@ OPERATING ON HEADS
     prune(model, heads)         takes heads out for good: fewer weights, the same outputs as with their gates at 0
     group_heads(model, n)       n key-value heads, means of those there are: from multi-head to grouped-query attention
     LearnedGates(model)         gates that learn to close (L0): which heads a task can do without
+
+IN ANYONE'S MODEL
+    replace_attention(model)   every torch.nn.MultiheadAttention in a model of torch becomes a compat.MultiheadAttention
+    compat                     MultiheadAttention: torch's arguments, parameters and returns, right on empty rows
+    weights                    read(layer, library), write(attention, library): the weights of one layer between torch,
+                               transformers, flash-attn, Keras, flax and x-transformers
 
 MODELS
     load(folder)                    a published checkpoint (the command "headwise models" lists them), ready to run
@@ -67,15 +74,17 @@ from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
-from headwise.insight import ablation, places, similarity
+from headwise.insight import ablation, compat, places, similarity, weights
 from headwise.insight.ablation import ablate
 from headwise.insight.bootstrap import bootstrap
 from headwise.insight.gates import gates
 from headwise.insight.grouping import group_heads
 from headwise.insight.importance import importance, leave_one_out
+from headwise.insight.keep import Keep, open_record
 from headwise.insight.learned_gates import LearnedGates
 from headwise.insight.observe import observe
 from headwise.insight.pruning import prune
+from headwise.insight.replacing import replace_attention
 from headwise.insight.rollout import flow, rollout
 from headwise.insight.statistics import statistics
 from headwise.models import ctc, diffusion, generation, speech
@@ -87,6 +96,7 @@ from headwise.models.registry import load, save
 from headwise.models.synthesis import synthesise
 
 __all__ = [
+    "Keep",
     "LearnedGates",
     "MultiHeadAttention",
     "Scores",
@@ -98,6 +108,7 @@ __all__ = [
     "backends",
     "bootstrap",
     "cache",
+    "compat",
     "ctc",
     "diffusion",
     "feature_extractor",
@@ -112,9 +123,11 @@ __all__ = [
     "load",
     "masks",
     "observe",
+    "open_record",
     "places",
     "positions",
     "prune",
+    "replace_attention",
     "rollout",
     "save",
     "similarity",
@@ -122,5 +135,6 @@ __all__ = [
     "statistics",
     "synthesise",
     "tokenizer",
+    "weights",
     "which_backend",
 ]

@@ -157,6 +157,27 @@ def test_inner_contexts_act_on_outer_ones_and_all_are_left():
     assert module.edit is None
 
 
+def test_heads_of_a_model_of_transformers_are_replaced_too():
+    import transformers
+
+    sizes = {"vocab_size": 53, "hidden_size": 30, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 37}
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).double().eval()
+    a, b, address = *torch.randint(3, 53, (2, 2, 7)), "bert.encoder.layer.1.attention.self"
+    with torch.no_grad(), hw.observe(model) as record:
+        model(b)
+    seen = []
+    hook = model.get_submodule(address).register_forward_hook(lambda module, _, output: seen.append(output[0]))
+    with torch.no_grad(), hw.ablate(model, {address: [1, 4]}, hw.ablation.Patch(record)):
+        model(a)
+    with torch.no_grad(), hw.observe(model) as own:
+        model(a)
+    hook.remove()
+    patched, before = (x.unflatten(-1, (5, 6)).transpose(1, 2) for x in seen)
+    torch.testing.assert_close(patched[:, [1, 4]], record[address].head_outputs[:, [1, 4]])
+    torch.testing.assert_close(patched[:, [0, 2, 3]], before[:, [0, 2, 3]])
+    torch.testing.assert_close(before, own[address].head_outputs)
+
+
 @pytest.mark.nohook
 def test_what_does_not_fit_is_refused_and_leaves_no_trace():
     module, x = make_module(), torch.randn(2, 7, 20).double()

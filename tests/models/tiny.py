@@ -146,7 +146,7 @@ def configuration(name: str, **changes: Any) -> PreTrainedConfig:
     return getattr(transformers, config_name)(**sizes | changes)
 
 
-def reference(name: str, attn_implementation: str = "eager", **changes: Any) -> PreTrainedModel:
+def reference(name: str, attn_implementation: str | None = "eager", **changes: Any) -> PreTrainedModel:
     """The published class at a tiny size, in eval mode, with the same random weights at every call."""
     if of_diffusers(name):
         import diffusers

@@ -195,7 +195,7 @@ def _inputs_and_outputs(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, ..
 
         return keep
 
-    handles = [module.register_forward_hook(hook(address)) for address, module in attention_modules(model).items()]
+    handles = [model.get_submodule(address).register_forward_hook(hook(address)) for address in attention_modules(model)]
     try:
         yield passed
     finally:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from headwise.insight import transformers
 from headwise.insight.observe import attention_modules
 
 
@@ -30,7 +31,8 @@ def gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     try:
         for address, gate in values.items():
             object.__setattr__(modules[address], "gate", gate)  # a plain attribute, also where the gate is a Parameter
-        yield
+        with transformers.adapted(model):
+            yield
     finally:
         for address, gate in before.items():
             object.__setattr__(modules[address], "gate", gate)
