@@ -62,7 +62,7 @@ def test_functions_fit_a_screen_and_files_read_in_one_go():
 # What a user may write. A new line is a decision; a changed one breaks somebody.
 PUBLIC = """
 LearnedGates(model, open=0.95)
-Keep(*, addresses=None, last=None, dtype=None, folder=None)
+Keep(*, addresses=None, heads=None, last=None, dtype=None, folder=None)
 MultiHeadAttention(embed_dim, num_heads, *, num_kv_heads=None, head_dim=None, kdim=None, vdim=None, bias=True, position=None, \
 qk_norm=None, scores=None, dropout=0.0, device=None, dtype=None)
 MultiHeadAttention.forward(self, query, key=None, value=None, *, mask=None, cache=None)

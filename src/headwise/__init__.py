@@ -24,7 +24,7 @@ RULES: small immutable objects that see positions. Key j has position j, query i
 
 LOOKING INTO HEADS
     observe(model)       a context that records every call of its attention modules, of ours and of transformers' models
-    Keep(last=, dtype=, folder=, ...)   how much of a long run is kept, and where; open_record(folder): what lies there
+    Keep(heads=, last=, folder=, ...)   how much of a long run is kept, and where; open_record(folder): what lies there
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
                          python -m pydoc headwise.insight.statistics); with tokens=, groups=, places= more of them
     places               Line, Grid: what a distance is: in seconds, or between patches of a picture

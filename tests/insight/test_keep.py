@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import headwise as hw
+from headwise.attention.positions import Added
 from headwise.models.transformer import Transformer, TransformerConfig
 
 KEEP = torch.tensor([[True] * 7, [True, True, False, True, True, True, False]])
@@ -16,6 +17,7 @@ RULES = {
     "no diagonal": (~hw.masks.dense(torch.eye(7, dtype=torch.bool)), hw.positions.Shaw(6, before=2, after=3)),
     "all": (None, hw.positions.TransformerXL(24, 4)),
     "turned": (hw.masks.dense(torch.rand(2, 1, 7, 7) > 0.3), hw.positions.Rotary()),
+    "each head its own": (hw.masks.dense(torch.rand(4, 7, 7) > 0.3), Added(torch.randn(4, 7, 7))),
 }
 
 
@@ -59,6 +61,18 @@ def test_the_last_queries_see_what_they_saw(rule):
         assert torch.equal(part.lse, whole.lse[..., rows])
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_some_heads_see_what_they_saw(rule):
+    whole, some = recorded(rule)["a"][0], [3, 0, 1]
+    part = recorded(rule, hw.Keep(heads=(3, 0, 1), last=5))["a"][0]
+    assert part.query.equal(whole.query[:, some, -5:])
+    torch.testing.assert_close(part.weights(), whole.weights()[:, some, -5:])
+    torch.testing.assert_close(part.weights() @ part.value, part.head_outputs)
+    assert torch.equal(part.lse, whole.lse[:, some, -5:])
+    with pytest.raises(ValueError, match="heads: expected some of 0 to 3; got \\(4,\\)"):
+        recorded(rule, hw.Keep(heads=(4,)))
+
+
 @pytest.mark.parametrize(("dtype", "exact"), [(torch.float16, 2**-10), (torch.bfloat16, 2**-7), (torch.float64, 1e-6)])
 def test_half_precision_is_as_exact_as_it_is(dtype, exact):
     whole, half = (recorded("causal and padding", keep)["a"][0] for keep in (None, hw.Keep(dtype=dtype)))
@@ -97,6 +111,8 @@ def test_a_wish_that_cannot_be_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for wrong, said in (
         ({"addresses": "encoder"}, r"addresses: expected several, \('encoder',\)"),
+        ({"heads": ()}, r"heads: expected numbers from 0, at least one; got \(\)"),
+        ({"heads": (-1,)}, "heads: expected numbers from 0"),
         ({"last": 0}, "last: expected a number of queries, at least 1; got 0"),
         ({"last": 2.0}, "last: expected a number of queries"),
         ({"dtype": torch.int8}, "dtype: expected one of torch.float64, .*; got torch.int8"),
