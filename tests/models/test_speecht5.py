@@ -175,6 +175,18 @@ def test_the_loss_of_guided_attention_is_that_of_what_is_observed(pair, batch, t
     torch.testing.assert_close(guided - free(**inputs).loss, 10 * mean, **CLOSE)
 
 
+def test_a_row_that_says_nothing_teaches_nothing_about_where_to_look(pair, batch):
+    labels = speech(2)["labels"].clone()
+    labels[1] = -100
+    model = pair.ours
+    model.zero_grad()
+    loss = model(**batch, labels=labels).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert model.decoder.layers[0].cross_attention.q_proj.weight.grad.any()
+
+
 def test_heads_that_are_not_guided_get_no_gradient_of_it(pair, batch):
     grads = []
     for guided in (True, False):
