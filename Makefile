@@ -27,7 +27,6 @@ lint: .venv/test
 bench: .venv/test
 	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/long.py
 
 # torch first and alone: a package that asks for it must not choose its build.
 .venv/torch: constraints.txt
