@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,7 @@ class MultiHeadAttention(nn.Module):
     k_proj: nn.Linear
     v_proj: nn.Linear
     out_proj: nn.Linear
+    heads: Sequence[int]
     gate: Tensor | None
     edit: Callable[[Tensor], Tensor] | None
 
@@ -103,7 +104,7 @@ class MultiHeadAttention(nn.Module):
         if not isinstance(position, Rotary | Bias | None):
             raise ValueError(f"position: expected hw.positions.Rotary() or another rule of hw.positions; got {position!r}")
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
-        self.heads = tuple(range(num_heads))  # which of these they are: fewer after hw.prune
+        self.heads = range(num_heads)  # which of these they are: fewer after hw.prune
         self.head_dim, self.value_dim = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
         self.kdim, self.vdim = (embed_dim if width is None else width for width in (kdim, vdim))
         self.position, self.scores, self.dropout = position, scores or Scores(), dropout

@@ -157,7 +157,6 @@ def _of_call(call: Recorded, top: int, asked: Sequence[Measure]) -> HeadStatisti
         largest = p.topk(min(top, p.shape[-1]), dim=-1)
         top_keys[..., rows, : largest.indices.shape[-1]] = largest.indices + columns.start
         top_weights[..., rows, : largest.values.shape[-1]] = largest.values
-    mean_row = received / real.sum(-1).clamp(min=1)[..., None]
     whole["top_mass"] = top_weights.sum(-1)
     by_sequence = {"top_mass": _per_sequence(whole["top_mass"], real)}
     for measure in asked:

@@ -31,7 +31,7 @@ def settle(model: nn.Module) -> None:
     if said is not None:
         model.config = said  # type: ignore[assignment]
         for module in modules:
-            module.heads = tuple(range(module.num_heads))
+            module.heads = range(module.num_heads)
 
 
 def own_entry(model: nn.Module, built: nn.Module) -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ def arrange(model: nn.Module, entry: Any) -> None:
 
 
 def _heads(module: MultiHeadAttention) -> tuple[tuple[int, ...], int]:
-    return module.heads, module.num_kv_heads
+    return tuple(module.heads), module.num_kv_heads
 
 
 def _counted(address: str, said: Any, module: MultiHeadAttention) -> tuple[list[int], list[int]]:
