@@ -49,6 +49,13 @@ def test_what_lies_in_a_folder_is_what_was_in_memory(rule, tmp_path):
         assert hw.statistics(record)["a"].entropy.equal(hw.statistics(want)["a"].entropy)
 
 
+def test_of_a_view_the_view_alone_is_written(tmp_path):
+    recorded("causal and padding", hw.Keep(folder=tmp_path / "all"))
+    recorded("causal and padding", hw.Keep(folder=tmp_path / "one", last=1))
+    long, short = ((tmp_path / name / "000000.pt").stat().st_size for name in ("all", "one"))
+    assert long - short > 2 * 6 * 24 * 4  # at least the six other queries
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_the_last_queries_see_what_they_saw(rule):
     whole = recorded(rule)["a"][0]

@@ -247,6 +247,17 @@ def test_steps_of_a_decoding_join_to_one_pass(name, cache):
         torch.testing.assert_close(got[..., :keys], want[..., rows, first : first + keys], **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["T5ForConditionalGeneration", "WhisperForConditionalGeneration", "DetrForObjectDetection"])
+@torch.no_grad()
+def test_across_two_sequences_there_is_no_distance(name):
+    model, inputs = family(name)
+    with hw.observe(model) as record:
+        model(**inputs)
+    crossing = {address for address, numbers in hw.statistics(record).items() if numbers.distance is None}
+    assert crossing == {address for address in record if "EncDecAttention" in address or "encoder_attn" in address}
+    assert len(crossing) == 2
+
+
 def test_after_an_exception_all_is_as_before():
     model, inputs = family("BertForMaskedLM")
     hooks = sum(len(module._forward_pre_hooks) for module in model.modules())
