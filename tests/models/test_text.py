@@ -129,19 +129,6 @@ PIECES = (marian, t5, llama)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory) -> Callable[[Callable[..., None]], Path]:
-    made: dict[Callable[..., None], Path] = {}
-
-    def folder(kind: Callable[..., None]) -> Path:
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind.__name__)
-            kind(made[kind])
-        return made[kind]
-
-    return folder
-
-
 @pytest.fixture
 def copy_of(folder_of, tmp_path) -> Callable[[Callable[..., None]], Path]:
     """A folder that a test may change."""

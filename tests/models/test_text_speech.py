@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,19 +60,6 @@ WHISPER = (whisper, whisper_hindi, whisper_stated, whisper_json)
 COLLAPSED = (wav2vec2, wav2vec2_lower, wav2vec2_named, parakeet)  # hw.ctc has merged what is equal
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 every_whisper = pytest.mark.parametrize("kind", WHISPER, ids=lambda kind: kind.__name__)
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory) -> Callable[[Callable[..., None]], Path]:
-    made: dict[Callable[..., None], Path] = {}
-
-    def folder(kind: Callable[..., None]) -> Path:
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind.__name__)
-            kind(made[kind])
-        return made[kind]
-
-    return folder
 
 
 @pytest.fixture(scope="session")

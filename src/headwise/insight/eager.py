@@ -66,13 +66,10 @@ def watched(model: nn.Module, keep: Callable[[str, Recorded], None]) -> Iterator
 
 def _keeper(address: str, keep: Callable[[str, Recorded], None]) -> Callable[..., None]:
     def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        parts = output if isinstance(output, tuple) else ()
-        for weights in parts:
+        crosses = transformers.crosses(transformers.arguments(module, args, kwargs))
+        for weights in output if isinstance(output, tuple) else ():
             if isinstance(weights, Tensor) and weights.dim() == 4:
-                keep(
-                    address, _recorded(weights.detach(), not transformers.crosses(transformers.arguments(module, args, kwargs)))
-                )
-                return
+                return keep(address, _recorded(weights.detach(), not crosses))
 
     return look
 

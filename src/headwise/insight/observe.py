@@ -49,7 +49,7 @@ def observe(model: nn.Module, keep: Keep | None = None) -> Iterator[Record]:
         kind = type(next(iter(written_out.values()))).__name__
         log.warning("%s writes attention out in its own code: of it the weights are recorded that it returns", kind)
     elif not found:
-        attention_modules(model)
+        attention_modules(model)  # says what is missing
     by_module = {module.module if isinstance(module, Foreign) else module: address for address, module in found.items()}
 
     def look(module: Any, call: Call, head_outputs: Tensor, lse: Tensor) -> None:
