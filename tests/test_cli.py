@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 import headwise as hw
-from headwise.cli import SHIPPED, app
+from headwise.cli import app
+from headwise.cli.common import SHIPPED
 from headwise.models.hifigan import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from headwise.models.llama import LlamaConfig, LlamaForCausalLM
 from headwise.models.systems import ARCHITECTURES

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from headwise.cli import SHIPPED
+from headwise.cli.common import SHIPPED
 from headwise.explorer import picture, terminal
 from headwise.explorer.look import Look, look
 from headwise.models.transformer import Transformer, TransformerConfig

@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections import Counter
 from pathlib import Path
 
 from rich.table import Table
 
 from headwise.attention.module import MultiHeadAttention
+from headwise.explorer.tables import alike, table
 from headwise.models.registry import build
 from headwise.models.systems import FORMATS
 
 
 def architectures() -> Table:
     """Every architecture that a config.json may name, and the system it belongs to."""
-    table = _table("architecture", "system")
+    made = table("architecture", "system")
     for form in FORMATS:
         for name, make in form.models.items():
-            table.add_row(name, (inspect.getdoc(inspect.getmodule(make)) or "").partition(":")[0])
-    return table
+            made.add_row(name, (inspect.getdoc(inspect.getmodule(make)) or "").partition(":")[0])
+    return made
 
 
 def model(folder: str | Path) -> Table:
     """The attention of a folder's model and the number of its parameters; config.json is read, and no weight."""
     found = build(folder)
     parameters = sum(parameter.numel() for parameter in found.parameters())
-    table = _table("attention", "modules", "heads", "kv heads", "head_dim", "embed_dim")
-    table.title, table.title_justify, table.title_style = f"{type(found).__name__}: {parameters:,} parameters", "left", "bold"
-    alike = Counter(  # those that differ only in the number of their layer
-        (re.sub(r"\b\d+\b", "*", address), attention.num_heads, attention.num_kv_heads, attention.head_dim, attention.embed_dim)
+    title = f"{type(found).__name__}: {parameters:,} parameters"
+    made = table("attention", "modules", "heads", "kv heads", "head_dim", "embed_dim", title=title)
+    counted = Counter(  # those that differ only in the number of their layer
+        (alike(address), attention.num_heads, attention.num_kv_heads, attention.head_dim, attention.embed_dim)
         for address, attention in found.named_modules()
         if isinstance(attention, MultiHeadAttention)
     )
-    for (address, *sizes), modules in alike.items():
-        table.add_row(address, *map(str, (modules, *sizes)))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = True  # a name that is cut cannot be used
-    return table
+    for (address, *sizes), modules in counted.items():
+        made.add_row(address, *map(str, (modules, *sizes)))
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -25,18 +26,23 @@ class NoFont(Exception):
 
 def save(look: Look, path: Path) -> None:
     """Writes a PNG or SVG, by the suffix. Raises NoFont where no installed font can write the tokens."""
-    fonts = ["DejaVu Sans"]
-    fonts += _font_for("".join([look.sentence, look.translation, *look.predicted, *look.layers[0].query_tokens]))
+    words = [look.sentence, look.translation, *look.predicted, *look.layers[0].query_tokens]
+    save_figure(lambda: draw(look), path, "".join(words))
+
+
+def save_figure(make: Callable[[], Figure], path: Path, text: str = "") -> None:
+    """Draws with fonts that have the characters of ``text`` and writes PNG or SVG. Raises NoFont where there are none."""
+    fonts = ["DejaVu Sans", *_font_for(text)]
     with rc_context({"font.family": fonts, "font.size": 9, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        figure = draw(look)
+        figure = make()
+        FigureCanvasAgg(figure)
         write(path, lambda place: figure.savefig(place, format=path.suffix[1:], dpi=110))
 
 
 def draw(look: Look) -> Figure:
     """All heads on the left, a row per layer; the best aligning head on the right."""
     figure = Figure(figsize=(16, 9), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subfigures(1, 2)  # type: ignore[misc]
     figure.suptitle(f"{look.sentence}   →   {look.translation}", fontsize=14)
     _grid(look, left)

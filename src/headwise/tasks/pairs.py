@@ -19,25 +19,32 @@ def read_pairs(folder: Path, split: str) -> list[tuple[str, str]]:
 
     Raises FileNotFoundError, or ValueError with the file and line where one is not a pair.
     """
-    for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz"):
-        if path.exists():
-            break
-    else:
-        raise FileNotFoundError(f"{folder} holds neither {split}.tsv nor {split}.tsv.gz")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            lines = file.readlines()
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: {error}") from None
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        columns = line.rstrip("\r\n").split("\t")
+    path, pairs = split_file(folder, split), []
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t")
         if len(columns) < 2 or not columns[0] or not columns[1]:
             raise ValueError(f"{path}, line {number}: expected source and target separated by a tab; got {line[:80]!r}")
         pairs.append((columns[0], columns[1]))
     if not pairs:
         raise ValueError(f"{path} holds no pairs")
     return pairs
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """The file of a data set's part. Raises FileNotFoundError."""
+    for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz"):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{folder} holds neither {split}.tsv nor {split}.tsv.gz")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, packed by gzip where it ends in .gz. Raises ValueError for a damaged one."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            return [line.rstrip("\r\n") for line in file]
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def pad(sequences: Sequence[Ids], value: int) -> Tensor:

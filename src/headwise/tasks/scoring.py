@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sacrebleu.metrics.bleu import BLEU
 
+from headwise.tasks.translate import main_script
+
 
 @dataclass(frozen=True)
 class Score:
@@ -22,12 +24,16 @@ class Score:
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU of Chinese translations against one reference each, characters as tokens ("zh")."""
-    return BLEU(tokenize="zh").corpus_score(list(translations), [list(references)]).score
+    """Corpus BLEU against one reference each; characters are the tokens of Chinese ("zh"), words those of others ("13a")."""
+    return _metric(references).corpus_score(list(translations), [list(references)]).score
 
 
 def score(translations: Sequence[str], references: Sequence[str], resamples: int = 1000) -> Score:
     """As ``bleu``, with an interval from resampled sentences."""
-    metric = BLEU(tokenize="zh")
+    metric = _metric(references)
     found = metric.corpus_score(list(translations), [list(references)], n_bootstrap=resamples)
     return Score(found.score, found._ci, len(translations), str(metric.get_signature()))
+
+
+def _metric(references: Sequence[str]) -> BLEU:
+    return BLEU(tokenize="zh" if main_script(references) == "CJK" else "13a")

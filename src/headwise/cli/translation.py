@@ -1,29 +1,24 @@
-"""The command ``headwise``."""
+"""Translation: ``headwise look``, ``run``, ``evaluate`` and ``train``."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from headwise.models.checkpoint.folder import CheckpointError, write
+from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, extra, fail, one_sentence
+from headwise.models.checkpoint.folder import write
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.translate import Search, Translator
 
-SHIPPED = Path(__file__).parent / "shipped" / "translate"
 EXAMPLE = "Tom is taller than his mother."
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Multi-head attention: train it, look into it, teach it.")
-
 
 RECIPE = ", ".join(f"{name}={value}" for name, value in asdict(Recipe()).items())
 
@@ -34,16 +29,12 @@ class Task(StrEnum):
 
 TaskArgument = Annotated[Task, typer.Argument(help="What to do; English to Chinese is what the shipped model knows.")]
 ModelOption = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default="the shipped one")]
-DataOption = Annotated[
-    Path, typer.Option(help="Folder with train.tsv(.gz), valid.tsv(.gz): source, tab, target; or its name in $HEADWISE_DATA.")
-]
 BeamsOption = Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 = greedy.")]
 PenaltyOption = Annotated[
     float, typer.Option("--length-penalty", min=0, max=10, help="Exponent of ((5 + length) / 6); 0 = none.")
 ]
 
 
-@app.command()
 def look(
     sentence: Annotated[str, typer.Argument(help="An English sentence.")] = EXAMPLE,
     model: ModelOption = SHIPPED,
@@ -55,11 +46,9 @@ def look(
     from headwise.explorer import picture, terminal
     from headwise.explorer.look import look as look_at
 
-    with _one_sentence():
-        if out is not None and out.suffix not in (".png", ".svg", ".json"):
-            raise ValueError(f"--out: expected a file ending in .png, .svg or .json; got {out}")
-        if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
-            raise ValueError(f"--out: {out.parent} is not a folder that can be written to")
+    with one_sentence():
+        if out is not None:
+            check_out(out, ".png", ".svg", ".json")
         seen = look_at(Translator.load(model), sentence, Search(beams, length_penalty))
         terminal.show(seen, Console())
         if out is not None and out.suffix == ".json":
@@ -71,7 +60,6 @@ def look(
             typer.echo(f"wrote {out}")
 
 
-@app.command()
 def run(
     task: TaskArgument,
     sentences: Annotated[list[str] | None, typer.Argument(help="Sentences; none = standard input, one per line.")] = None,
@@ -80,7 +68,7 @@ def run(
     length_penalty: PenaltyOption = 0.6,
 ) -> None:
     """Translate: one output line per input line, and nothing else; an empty one for a line that cannot be read."""
-    with _one_sentence():
+    with one_sentence():
         lines = sentences or [line.rstrip("\r\n") for line in _stdin()]
         translator = Translator.load(model)
         wrong = _wrong(translator, lines, blank_is_wrong=bool(sentences))
@@ -89,10 +77,9 @@ def run(
             for translation in translator.translate(readable, Search(beams, length_penalty)):
                 typer.echo(translation)
         if wrong:
-            _fail("; ".join(f"line {number}: {why}" if len(lines) > 1 else why for number, why in wrong.items()))
+            fail("; ".join(f"line {number}: {why}" if len(lines) > 1 else why for number, why in wrong.items()))
 
 
-@app.command()
 def evaluate(
     task: TaskArgument,
     data: DataOption,
@@ -101,15 +88,14 @@ def evaluate(
     length_penalty: PenaltyOption = 0.6,
 ) -> None:
     """Score a model on the valid split: sacreBLEU with its 95 % interval."""
-    with _one_sentence(), _extra("train"):
+    with one_sentence(), extra("train"):
         from headwise.tasks.pairs import read_pairs
         from headwise.tasks.scoring import score
 
-        sources, references = zip(*read_pairs(_found(data), "valid"), strict=True)
+        sources, references = zip(*read_pairs(data_folder(data), "valid"), strict=True)
         typer.echo(score(Translator.load(model).translate(sources, Search(beams, length_penalty)), references))
 
 
-@app.command()
 def train(
     task: TaskArgument,
     data: DataOption,
@@ -122,28 +108,15 @@ def train(
     ] = None,
 ) -> None:
     """Train a model; interrupted, the same command goes on where it stopped."""
-    with _one_sentence(), _extra("train"):
+    with one_sentence(), extra("train"):
         from headwise.tasks.training import train as fit
 
         recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))
         try:
-            fit(_found(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+            fit(data_folder(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
         except SystemExit:  # lightning's answer to SIGINT and SIGTERM
-            _fail("training was interrupted: the same command goes on where it stopped")
+            fail("training was interrupted: the same command goes on where it stopped")
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")
-
-
-@app.command()
-def models(
-    folder: Annotated[
-        str | None, typer.Argument(help="A folder, or owner/name on the Hub; none = list what can be read.", show_default=False)
-    ] = None,
-) -> None:
-    """What can be read; of a folder's model: its heads, widths and parameters."""
-    from headwise.explorer import listing
-
-    with _one_sentence():
-        Console().print(listing.architectures() if folder is None else listing.model(folder))
 
 
 def _wrong(translator: Translator, lines: list[str], blank_is_wrong: bool) -> dict[int, str]:
@@ -170,38 +143,6 @@ def _settings(settings: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"--set: {name} is of type {kind.__name__}; got {value!r}") from None
     return given
-
-
-def _found(data: Path) -> Path:
-    """The folder itself, or the one of that name among the user's data sets."""
-    for folder in (data, Path(os.environ.get("HEADWISE_DATA", "")) / data):
-        if folder.is_dir():
-            return folder
-    raise ValueError(f"--data: no folder {data}, and none of that name in $HEADWISE_DATA")
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """What the user can mend is said in one sentence, with exit status 1; a traceback is for our own mistakes."""
-    from headwise.explorer.picture import NoFont
-
-    try:
-        yield
-    except (ValueError, OSError, CheckpointError, NoFont) as error:
-        _fail(str(error))
-
-
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        _fail(f"this command needs {error.name}: pip install -c constraints.txt -e '.[{name}]' in the project's folder")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"headwise: {message}", err=True)
-    raise typer.Exit(1)
 
 
 def _stdin() -> Iterator[str]:

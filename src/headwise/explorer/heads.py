@@ -1,0 +1,133 @@
+"""What every head of a model does on the lines of a file, as rows that the table, the picture and the files draw from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from headwise.attention.record import Recorded
+from headwise.insight.bootstrap import bootstrap
+from headwise.insight.importance import importance
+from headwise.insight.observe import attention_modules, observe
+from headwise.insight.places import Grid
+from headwise.insight.statistics import MEANS, HeadStatistics, statistics
+from headwise.models.checkpoint.folder import write
+from headwise.tasks.examples import Batch, Checkpoint, Line
+from headwise.tasks.quality import Number
+
+IMPORTANCE = "importance"
+NAMES = (IMPORTANCE, *MEANS)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head: ``IMPORTANCE``, |d loss / d gate| as ``hw.importance`` has it, and the means of ``hw.HeadStatistics``."""
+
+    address: str
+    head: int
+    numbers: Mapping[str, Number]
+
+    def row(self) -> dict[str, Any]:
+        """Flat, for files; None where there is no number."""
+        flat = {
+            f"{name}{end}": None if isnan(x) else x
+            for name, number in self.numbers.items()
+            for end, x in zip(("", "_low", "_high"), number, strict=True)
+        }
+        return {"address": self.address, "head": self.head, **flat}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """All heads of a model, in its order. model: its class; parameters, examples: how many; names: of the numbers."""
+
+    model: str
+    parameters: int
+    examples: int
+    heads: Sequence[Head]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the numbers that some head has, importance first."""
+        return list({name: None for head in self.heads for name in head.numbers})
+
+    def by(self, name: str) -> list[Head]:
+        """The heads, those with the largest number first, and those without it last. Raises ValueError for an unknown name."""
+        if name not in self.names:
+            raise ValueError(f"no number {name!r} of heads was measured; there is {', '.join(self.names)}")
+        order = [-head.numbers[name].mean if name in head.numbers else nan for head in self.heads]
+        return [head for _, head in sorted(zip(order, self.heads, strict=True), key=lambda pair: (isnan(pair[0]), pair[0]))]
+
+
+def measure(checkpoint: Checkpoint, lines: Sequence[Line]) -> Heads:
+    """The statistics of all heads on these lines, one by one, and their importance, where the lines make labels and the heads
+    have gates. Ctrl-C ends the part that is at work, and what it had measured counts."""
+    model, numbers = checkpoint.model, dict[tuple[str, int], dict[str, Number]]()
+    examples = [checkpoint.batch([line]) for line in lines]
+    if "labels" in examples[0] and has_gates(model):
+        for row in importance(model, examples).rows():
+            ends = (nan if row[end] is None else row[end] for end in ("low", "high"))
+            numbers[row["address"], row["head"]] = {IMPORTANCE: Number(row["importance"], *ends)}
+    for address, means in bootstrap(_measured(checkpoint, examples)).items():
+        for name, interval in means.items():
+            for head, number in enumerate(torch.stack([interval.mean, interval.low, interval.high], dim=-1).tolist()):
+                numbers.setdefault((address, head), {})[name] = Number(*number)
+    heads = [Head(address, head, named) for (address, head), named in numbers.items()]
+    return Heads(type(model).__name__, checkpoint.parameters, len(examples), heads)
+
+
+def has_gates(model: nn.Module) -> bool:
+    """False where attention is written out in code that is not ours."""
+    try:
+        return bool(attention_modules(model))
+    except ValueError:
+        return False
+
+
+def _measured(checkpoint: Checkpoint, examples: Sequence[Batch]) -> Iterator[dict[str, HeadStatistics]]:
+    for batch in examples:
+        with observe(checkpoint.model) as record, torch.no_grad():
+            checkpoint.model(**batch)
+        yield {
+            address: statistics({address: calls}, **_known(checkpoint, batch, calls[0]))[address]
+            for address, calls in record.items()
+        }
+
+
+def _known(checkpoint: Checkpoint, batch: Batch, call: Recorded) -> dict[str, Any]:
+    """What is known of the positions of a call: the tokens of a model of one text, the patches of a square picture."""
+    key_len, config = call.key.shape[-2], checkpoint.model.config
+    if not call.call.same_sequence or checkpoint.answers:
+        return {}
+    if checkpoint.reads_text:
+        return {"tokens": batch["input_ids"]} if batch["input_ids"].shape[-1] == key_len else {}
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    side = size // patch if isinstance(size, int) and isinstance(patch, int) else 0
+    special = key_len - side**2  # class tokens
+    return {"places": Grid(side, side, special)} if side and 0 <= special < side else {}
+
+
+def save(heads: Heads, path: Path) -> None:
+    """Writes .csv, a row per head, or .json, the same rows and what they were measured on."""
+    rows = [head.row() for head in heads.heads]
+    if path.suffix == ".json":
+        whole = {"model": heads.model, "parameters": heads.parameters, "examples": heads.examples, "heads": rows}
+        write(path, lambda place: place.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8"))
+    else:
+        names = list({name: None for row in rows for name in row})
+        write(path, lambda place: _write_csv(place, names, rows))
+
+
+def _write_csv(place: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with place.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, names)
+        table.writeheader()
+        table.writerows(rows)

@@ -1,0 +1,106 @@
+"""Tables of heads and of models for the terminal."""
+
+from __future__ import annotations
+
+import re
+from math import isnan
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from headwise.explorer.compare import Comparison
+from headwise.explorer.heads import IMPORTANCE, Head, Heads
+from headwise.tasks.quality import Number
+
+ORDER = (IMPORTANCE, "entropy", "alignment", "distance", "diagonality", "first", "previous", "own", "next")
+ORDER += ("induction", "duplicate", "spread", "top_mass")
+LEGEND = (
+    "Means over the examples' queries; importance with its 95 % interval over examples: |d loss / d gate|, how much the loss "
+    "would change if the head were a little louder or quieter. Entropy and alignment in nats, distance and spread in "
+    "positions, the others as shares of weight. Where a head looks is not yet what it is worth, nor why a model decides."
+)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Without lines; the first column is never cut, for a name that is cut cannot be used."""
+    made = Table(*columns, box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
+    if columns:
+        made.columns[0].no_wrap = True
+    return made
+
+
+def alike(address: str) -> str:
+    """What modules have in common that differ in the number of their layer."""
+    return re.sub(r"\b\d+\b", "*", address)
+
+
+def heads(found: Heads, sort: str | None, width: int) -> Group:
+    """All heads, a line each, by one of their numbers (None = as they stand in the model), and as many numbers as fit."""
+    rows = list(found.heads) if sort is None else found.by(sort)
+    names = [*dict.fromkeys([*([sort] if sort else []), *ORDER, *found.names])]
+    names = [name for name in names if name in found.names]
+    room = width - max(len(head.address) for head in rows) - len("  head  ")
+    shown = list[str]()
+    for name in names:
+        room -= _width(name)
+        if room < 0:
+            break
+        shown.append(name)
+    lines = table("attention", "head", title=f"{found.model}: {len(rows)} heads, {found.examples:,} examples")
+    lines.columns[1].justify = "right"
+    for name in shown:
+        lines.add_column(name, justify="right", no_wrap=True)
+    for head in rows:
+        lines.add_row(Text(head.address), str(head.head), *(_cell(head, name) for name in shown))
+    more = f" Not shown: {', '.join(names[len(shown) :])}." if len(shown) < len(names) else ""
+    return Group(lines, Text(LEGEND + more, "dim"))
+
+
+def _width(name: str) -> int:
+    return max(len(name), 22 if name == IMPORTANCE else 6) + 1
+
+
+def _cell(head: Head, name: str) -> str:
+    number = head.numbers.get(name)
+    if number is None or isnan(number.mean):
+        return "–"
+    if name != IMPORTANCE or isnan(number.low):
+        return f"{number.mean:.3f}"
+    return f"{number.mean:.4f} ({number.low:.4f}–{number.high:.4f})"
+
+
+def comparison(found: Comparison, names: tuple[str, str]) -> Table:
+    """Both models' numbers and their difference."""
+    made, (first, second) = table("", *names, "difference"), (found.first, found.second)
+    for column in made.columns[1:]:
+        column.justify = "right"
+    made.add_row("model", first.model, second.model, "")
+    for name in ("heads", "parameters", "bytes"):
+        one, other = getattr(first, name), getattr(second, name)
+        made.add_row(name, f"{one:,}", f"{other:,}", f"{100 * (other / one - 1):+.1f} %")
+    for name in [name for name in first.quality if name in second.quality]:
+        ends = (_number(side.quality[name]) for side in (first, second))
+        made.add_row(name, *ends, _number(found.differences[name], "+") if name in found.differences else "")
+    if found.pace is not None:
+        least, middle = found.pace
+        made.add_row("forward pass", "1", f"{least:.2f} of the time", f"median {middle:.2f}")
+    return made
+
+
+def matches(found: Comparison, names: tuple[str, str]) -> Table:
+    """Which head is which."""
+    made = table("attention", *(f"head of {name}" for name in names), "parameters alike", "attention alike")
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for match in found.matches:
+        heads = ("–" if head is None else str(head) for head in (match.first, match.second))
+        alike = ("–" if share is None else f"{share:.3f}" for share in (match.parameters, match.attention))
+        made.add_row(Text(match.address), *heads, *alike)
+    return made
+
+
+def _number(number: Number, sign: str = "") -> str:
+    digits = 2 if abs(number.mean) >= 10 else 3
+    low, high = (f"{end:.{digits}f}" for end in number[1:])
+    return f"{number.mean:{sign}.{digits}f} ({low} to {high})"
