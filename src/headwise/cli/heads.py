@@ -17,6 +17,7 @@ from headwise.tasks.pairs import split_file
 
 WIDE = 160  # columns, where the output is no terminal
 PLACE = "place"
+ALONE = "Which head is which: their modules have no names in common, or, without --data, nothing in them compares."
 
 WHAT = "A folder with a checkpoint of headwise or transformers, owner/name on the Hub, or translate, the shipped one."
 DATA = typer.Option(
@@ -80,10 +81,13 @@ def prune(
         else:
             ranking = _lines(checkpoint, _file(data, "train"), examples)
             scoring = _lines(checkpoint, _file(data, "valid"))
+        if not scoring:
+            raise ValueError(f"--data: {data} has one line, and the models are scored on others than heads are ranked on")
         found = importance(checkpoint.model, [checkpoint.batch([line]) for line in ranking])
+        if not found.complete:
+            raise typer.Abort
         smaller = checkpoint.save(pruned(deepcopy(checkpoint.model), found.least(1 - share)), out)
-        comparison, names = compared(checkpoint, smaller, scoring), (model, str(out))
-        _console().print(tables.comparison(comparison, names))
+        _console().print(tables.comparison(compared(checkpoint, smaller, scoring), _names(model, out)))
         typer.echo(f"ranked by |d loss / d gate| on {len(ranking):,} examples, scored on {len(scoring):,} others; wrote {out}")
 
 
@@ -101,10 +105,10 @@ def compare(
     with one_sentence(), extra("train"):
         checkpoints = _checkpoint(first), _checkpoint(second)
         lines = [] if data is None else _lines(checkpoints[0], _file(data, "valid"))
-        found, names = compared(*checkpoints, lines, some(lines, examples)), (first, second)
+        found, names = compared(*checkpoints, lines, some(lines, examples)), _names(first, second)
         console = _console()
         console.print(tables.comparison(found, names))
-        console.print(tables.matches(found, names))
+        console.print(tables.matches(found, names) if found.matches else ALONE)
 
 
 def _checkpoint(name: str) -> Checkpoint:
@@ -122,6 +126,12 @@ def _lines(checkpoint: Checkpoint, file: Path, most: int | None = None) -> list[
     if left_out:
         typer.echo(f"left out {len(left_out)} of {len(usable) + len(left_out)} lines; {left_out[0]}", err=True)
     return usable
+
+
+def _names(*folders: str | Path) -> list[str]:
+    """The shortest that tell them apart."""
+    short = [Path(folder).name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
 def _share(keep: str, heads: int) -> float:

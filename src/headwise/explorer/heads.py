@@ -47,12 +47,19 @@ class Head:
 
 @dataclass(frozen=True)
 class Heads:
-    """All heads of a model, in its order. model: its class; parameters, examples: how many; names: of the numbers."""
+    """All heads of a model, in its order. model: its class; parameters: how many; examples: how many the statistics are of;
+    labelled: and the importance."""
 
     model: str
     parameters: int
     examples: int
+    labelled: int
     heads: Sequence[Head]
+
+    @property
+    def title(self) -> str:
+        less = f", importance {self.labelled:,}" if self.labelled not in (0, self.examples) else ""
+        return f"{self.model}: {len(self.heads)} heads, {self.examples:,} examples{less}"
 
     @property
     def names(self) -> list[str]:
@@ -71,17 +78,20 @@ def measure(checkpoint: Checkpoint, lines: Sequence[Line]) -> Heads:
     """The statistics of all heads on these lines, one by one, and their importance, where the lines make labels and the heads
     have gates. Ctrl-C ends the part that is at work, and what it had measured counts."""
     model, numbers = checkpoint.model, dict[tuple[str, int], dict[str, Number]]()
-    examples = [checkpoint.batch([line]) for line in lines]
+    examples, measured, labelled = [checkpoint.batch([line]) for line in lines], 0, 0
     if "labels" in examples[0] and has_gates(model):
-        for row in importance(model, examples).rows():
+        found = importance(model, examples)
+        labelled = found.batches
+        for row in found.rows():
             ends = (nan if row[end] is None else row[end] for end in ("low", "high"))
             numbers[row["address"], row["head"]] = {IMPORTANCE: Number(row["importance"], *ends)}
-    for address, means in bootstrap(_measured(checkpoint, examples)).items():
+    for address, means in bootstrap(_Measured(checkpoint, examples)).items():
         for name, interval in means.items():
+            measured = interval.sequences
             for head, number in enumerate(torch.stack([interval.mean, interval.low, interval.high], dim=-1).tolist()):
                 numbers.setdefault((address, head), {})[name] = Number(*number)
     heads = [Head(address, head, named) for (address, head), named in numbers.items()]
-    return Heads(type(model).__name__, checkpoint.parameters, len(examples), heads)
+    return Heads(type(model).__name__, checkpoint.parameters, measured, labelled, heads)
 
 
 def has_gates(model: nn.Module) -> bool:
@@ -92,14 +102,24 @@ def has_gates(model: nn.Module) -> bool:
         return False
 
 
-def _measured(checkpoint: Checkpoint, examples: Sequence[Batch]) -> Iterator[dict[str, HeadStatistics]]:
-    for batch in examples:
-        with observe(checkpoint.model) as record, torch.no_grad():
-            checkpoint.model(**batch)
-        yield {
-            address: statistics({address: calls}, **_known(checkpoint, batch, calls[0]))[address]
-            for address, calls in record.items()
-        }
+@dataclass(frozen=True)
+class _Measured:
+    """The statistics of example after example; their number makes a bar of progress possible."""
+
+    checkpoint: Checkpoint
+    examples: Sequence[Batch]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[dict[str, HeadStatistics]]:
+        for batch in self.examples:
+            with observe(self.checkpoint.model) as record, torch.no_grad():
+                self.checkpoint.model(**batch)
+            yield {
+                address: statistics({address: calls}, **_known(self.checkpoint, batch, calls[0]))[address]
+                for address, calls in record.items()
+            }
 
 
 def _known(checkpoint: Checkpoint, batch: Batch, call: Recorded) -> dict[str, Any]:
@@ -119,7 +139,8 @@ def save(heads: Heads, path: Path) -> None:
     """Writes .csv, a row per head, or .json, the same rows and what they were measured on."""
     rows = [head.row() for head in heads.heads]
     if path.suffix == ".json":
-        whole = {"model": heads.model, "parameters": heads.parameters, "examples": heads.examples, "heads": rows}
+        whole = {"model": heads.model, "parameters": heads.parameters, "examples": heads.examples, "labelled": heads.labelled}
+        whole["heads"] = rows
         write(path, lambda place: place.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8"))
     else:
         names = list({name: None for row in rows for name in row})

@@ -36,8 +36,7 @@ def draw(heads: Heads) -> Figure:
     tall = rows * max(1.6, 0.24 * len(addresses) + 0.8)
     ranked = IMPORTANCE in names
     figure = Figure(figsize=(16, tall + (3.6 if ranked else 0.6)), layout="constrained")
-    title = f"{heads.model}: {len(heads.heads)} heads, means over {heads.examples:,} examples (white: not defined)"
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(f"{heads.title} (white: not defined)", fontsize=13)
     parts = figure.subfigures(1 + ranked, 1, height_ratios=[tall, 3.2][: 1 + ranked], squeeze=False)
     _panels(parts[0, 0], heads, names, addresses, rows)
     if ranked:

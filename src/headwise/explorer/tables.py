@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isnan
 
 from rich.console import Group
@@ -40,14 +41,14 @@ def heads(found: Heads, sort: str | None, width: int) -> Group:
     rows = list(found.heads) if sort is None else found.by(sort)
     names = [*dict.fromkeys([*([sort] if sort else []), *ORDER, *found.names])]
     names = [name for name in names if name in found.names]
-    room = width - max(len(head.address) for head in rows) - len("  head  ")
+    room = width - max(len(head.address) for head in rows) - len("  head")
     shown = list[str]()
     for name in names:
         room -= _width(name)
         if room < 0:
             break
         shown.append(name)
-    lines = table("attention", "head", title=f"{found.model}: {len(rows)} heads, {found.examples:,} examples")
+    lines = table("attention", "head", title=found.title)
     lines.columns[1].justify = "right"
     for name in shown:
         lines.add_column(name, justify="right", no_wrap=True)
@@ -58,7 +59,7 @@ def heads(found: Heads, sort: str | None, width: int) -> Group:
 
 
 def _width(name: str) -> int:
-    return max(len(name), 22 if name == IMPORTANCE else 6) + 1
+    return len("  ") + max(len(name), len("0.1234 (0.1234–0.1234)") if name == IMPORTANCE else len("-0.123"))
 
 
 def _cell(head: Head, name: str) -> str:
@@ -70,7 +71,7 @@ def _cell(head: Head, name: str) -> str:
     return f"{number.mean:.4f} ({number.low:.4f}–{number.high:.4f})"
 
 
-def comparison(found: Comparison, names: tuple[str, str]) -> Table:
+def comparison(found: Comparison, names: Sequence[str]) -> Table:
     """Both models' numbers and their difference."""
     made, (first, second) = table("", *names, "difference"), (found.first, found.second)
     for column in made.columns[1:]:
@@ -88,7 +89,7 @@ def comparison(found: Comparison, names: tuple[str, str]) -> Table:
     return made
 
 
-def matches(found: Comparison, names: tuple[str, str]) -> Table:
+def matches(found: Comparison, names: Sequence[str]) -> Table:
     """Which head is which."""
     made = table("attention", *(f"head of {name}" for name in names), "parameters alike", "attention alike")
     for column in made.columns[1:]:

@@ -52,7 +52,7 @@ def cuttable(model: nn.Module) -> dict[str, MultiHeadAttention]:
     found = attentions(model)
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no hw.MultiHeadAttention, of which heads could be cut: load its checkpoint with "
-            "hw.load, or silence heads with hw.gates"
+            f"{type(model).__name__} has no hw.MultiHeadAttention, of which heads could be cut: silence them with hw.gates, "
+            "or load with hw.load what it reads (headwise models lists it)"
         )
     return found

@@ -149,6 +149,9 @@ class Checkpoint:
         """The inputs of some lines, padded, with labels where they are known."""
         if self.reads_text:
             batch = self.tokens([line.given for line in lines])
+            most, known = int(batch["input_ids"].max()), getattr(self.model.config, "vocab_size", None)
+            if known is not None and most >= known:
+                raise ValueError(f"{self.folder}: the tokenizer says token {most}, and the model has {known} tokens")
         else:
             read = image_processor if "pixel_values" in self._arguments else feature_extractor
             batch = read(self.folder)([line.file.parent / line.given for line in lines])
