@@ -18,7 +18,8 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.insight import similarity
 from headwise.insight.observe import attention_modules, observe
 from headwise.insight.progress import tracked
-from headwise.tasks.examples import Batch, Checkpoint, Line
+from headwise.tasks.examples import Checkpoint, Line
+from headwise.tasks.purposes import Answer, Batch
 from headwise.tasks.quality import Number, answers, mean, translation
 
 ROUNDS, AT_ONCE = 20, 32  # of measuring time; lines in the batch that it is measured on
@@ -69,7 +70,7 @@ def compare(first: Checkpoint, second: Checkpoint, lines: Sequence[Line] = (), e
                 of[name] = mean(numbers[name])
             differences[name] = mean(torch.tensor(found[1][name]) - torch.tensor(found[0][name]))
         for one, of in zip(pair, quality, strict=True):
-            if one.answers and one.reads_text:
+            if isinstance(one.purpose, Answer) and one.reads_text:
                 of["sacreBLEU"] = translation(one, lines)
     pace = _pace(first, second, lines[:AT_ONCE]) if lines else None
     matches = _matches(first, second, examples)

@@ -20,7 +20,8 @@ from headwise.insight.observe import attention_modules, observe
 from headwise.insight.places import Grid
 from headwise.insight.statistics import MEANS, HeadStatistics, statistics
 from headwise.models.checkpoint.folder import write
-from headwise.tasks.examples import Batch, Checkpoint, Line
+from headwise.tasks.examples import Checkpoint, Line
+from headwise.tasks.purposes import Answer, Batch
 from headwise.tasks.quality import Number
 
 IMPORTANCE = "importance"
@@ -125,7 +126,7 @@ class _Measured:
 def _known(checkpoint: Checkpoint, batch: Batch, call: Recorded) -> dict[str, Any]:
     """What is known of the positions of a call: the tokens of a model of one text, the patches of a square picture."""
     key_len, config = call.key.shape[-2], checkpoint.model.config
-    if not call.call.same_sequence or checkpoint.answers:
+    if not call.call.same_sequence or isinstance(checkpoint.purpose, Answer):
         return {}
     if checkpoint.reads_text:
         return {"tokens": batch["input_ids"]} if batch["input_ids"].shape[-1] == key_len else {}

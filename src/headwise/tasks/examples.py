@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headwise.models.checkpoint.folder import CheckpointError, find, model_folder, read_config, read_weights
 from headwise.models.inputs.images import image_processor
@@ -20,12 +21,12 @@ from headwise.models.inputs.sounds import feature_extractor
 from headwise.models.inputs.text import tokenizer
 from headwise.models.registry import load, save
 from headwise.models.systems import ARCHITECTURES
-from headwise.tasks.pairs import pad, read_lines
+from headwise.tasks.pairs import read_lines
+from headwise.tasks.purposes import Answer, Batch, Purpose, purpose
 
-MASKED, SEED = 0.15, 0  # of the tokens, for models that find masked ones (Devlin et al. 2019, section 3.1)
 LONGEST = ("max_positions", "max_position_embeddings", "n_positions")  # what configurations call it
 INPUTS = (".json", ".txt", ".model", ".spm")  # files that say how inputs are made
-Batch = dict[str, Tensor]
+SAVED = r"config\.json|generation_config\.json|.*\.index\.json"  # and those that are the model's own
 
 
 class Line(NamedTuple):
@@ -62,11 +63,7 @@ def some(lines: Sequence[Line], most: int | None) -> list[Line]:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model of ours or of transformers in eval mode, and the folder with what turns lines into its inputs.
-
-    It is asked what it was made for, as its class's name and arguments say: to answer (text to text, sound to text), to go on
-    (every token of the line itself), to find 15 % of the tokens, masked with seed 0, or to name a class.
-    """
+    """A model of ours or of transformers in eval mode, and the folder with what turns lines into its inputs."""
 
     folder: Path
     model: nn.Module
@@ -97,7 +94,7 @@ class Checkpoint:
         stored = [x.dtype for x in read_weights(here)[0].values() if x.is_floating_point()]
         save(model, folder, stored[0])
         for file in here.iterdir():
-            if file.suffix in INPUTS and not (folder / file.name).exists() and not file.name.endswith(".index.json"):
+            if file.suffix in INPUTS and not re.fullmatch(SAVED, file.name):
                 shutil.copyfile(file, folder / file.name)
         return Checkpoint.load(folder)
 
@@ -112,41 +109,40 @@ class Checkpoint:
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    @property
-    def answers(self) -> bool:
-        """Whether it reads one sequence and writes another."""
-        return "decoder_input_ids" in self._arguments
+    @cached_property
+    def purpose(self) -> Purpose | None:
+        return purpose(self.model)
+
+    @cached_property
+    def tokens(self) -> TextTokenizer:
+        return tokenizer(self.folder)
 
     @property
     def reads_text(self) -> bool:
         return "input_ids" in self._arguments
 
-    @property
-    def classes(self) -> dict[str, int] | None:
-        """The numbers of a classifier's classes; None for other models."""
-        kinds = tuple(f"For{what}Classification" for what in ("Sequence", "Image", "Video", "Audio"))
-        config: Any = self.model.config
-        return {name: number for number, name in config.id2label.items()} if self._name.endswith(kinds) else None
-
     def usable(self, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
-        """The lines that the model can read and, where it has labels, say something to; a sentence about each of the others.
-        Raises ValueError where none is left."""
+        """The lines whose text the model can read and, where it has labels, say something to; a sentence about each of the
+        others. Raises ValueError where none is left."""
+        if not self.reads_text:
+            return list(lines), []
         usable, left_out = list[Line](), list[str]()
-        for line in lines if self.reads_text else ():
+        for line in lines:
             batch = self.batch([line])
-            length, most, predicted = batch["input_ids"].shape[1], self._longest, slice(1 if self._goes_on else 0, None)
-            if most is not None and length > most:
-                left_out.append(f"{line}: {length} tokens, and the model reads at most {most}")
-            elif "labels" in batch and not batch["labels"][..., predicted].ne(-100).any():
+            length, labels = batch["input_ids"].shape[1], batch.get("labels")
+            longest = max(length, labels.shape[1] if labels is not None and isinstance(self.purpose, Answer) else 0)
+            if self._most is not None and longest > self._most:
+                left_out.append(f"{line}: {longest} tokens, and the model knows {self._most} positions")
+            elif labels is not None and self.purpose is not None and not self.purpose.predicted(labels):
                 left_out.append(f"{line}: {length} tokens, of which none can be predicted")
             else:
                 usable.append(line)
         if left_out and not usable:
             raise ValueError(left_out[0])
-        return (usable if self.reads_text else list(lines)), left_out
+        return usable, left_out
 
     def batch(self, lines: Sequence[Line]) -> Batch:
-        """The inputs of some lines, padded, with labels where they are known."""
+        """The inputs of some lines, padded, with labels where they are known. Raises ValueError where the model wants more."""
         if self.reads_text:
             batch = self.tokens([line.given for line in lines])
             most, known = int(batch["input_ids"].max()), getattr(self.model.config, "vocab_size", None)
@@ -155,68 +151,23 @@ class Checkpoint:
         else:
             read = image_processor if "pixel_values" in self._arguments else feature_extractor
             batch = read(self.folder)([line.file.parent / line.given for line in lines])
-        batch = {name: x for name, x in (batch | self._labels(batch, lines)).items() if name in self._arguments}
+        wanted = [line.wanted for line in lines if line.wanted is not None]
+        if self.purpose is not None and (len(wanted) == len(lines) or not self.purpose.needs_words):
+            try:
+                batch |= self.purpose.labels(batch, wanted, lambda: self.tokens)
+            except ValueError as error:
+                raise ValueError(f"{lines[0]}: {error}") from None
         needed = [name for name, argument in self._arguments.items() if argument.default is argument.empty]
         if missing := {*needed} - batch.keys() - {"args", "kwargs"}:
-            raise ValueError(f"{self._name} reads {', '.join(sorted(missing))}, which lines of a file do not give")
-        return batch
+            raise ValueError(f"{type(self.model).__name__} reads {', '.join(sorted(missing))}, which lines do not give")
+        return {name: x for name, x in batch.items() if name in self._arguments}
 
     @cached_property
-    def tokens(self) -> TextTokenizer:
-        return tokenizer(self.folder)
+    def _arguments(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.model.forward).parameters
 
     @property
-    def _name(self) -> str:
-        return type(self.model).__name__
-
-    @cached_property
-    def _arguments(self) -> dict[str, inspect.Parameter]:
-        return dict(inspect.signature(self.model.forward).parameters)
-
-    @property
-    def _goes_on(self) -> bool:
-        return self._name.endswith(("ForCausalLM", "LMHeadModel"))
-
-    @property
-    def _longest(self) -> int | None:
+    def _most(self) -> int | None:
+        """The positions that the model has a table for."""
         config: Any = self.model.config
         return next((most for name in LONGEST if isinstance(most := getattr(config, name, None), int)), None)
-
-    def _labels(self, batch: Batch, lines: Sequence[Line]) -> Batch:
-        """With which the model tells its loss; none where it has no such argument or the lines do not say."""
-        wanted = [line.wanted for line in lines if line.wanted is not None]
-        if "labels" not in self._arguments:
-            return {}
-        if self._goes_on:
-            return {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
-        if self._name.endswith("ForMaskedLM"):
-            return self._masked(batch)
-        if len(wanted) < len(lines):
-            return {}
-        if self.classes is not None:
-            return {"labels": torch.tensor([_class(line, self.classes) for line in lines])}
-        if self.answers or self._name.endswith("ForCTC"):
-            target = self.tokens.target
-            return {"labels": pad([target.encode(text) for text in wanted], -100)}
-        return {}
-
-    def _masked(self, batch: Batch) -> Batch:
-        """Some tokens of every row, at least one, exchanged for the mask's; the same ones in the same batch."""
-        tokens, ids = self.tokens, batch["input_ids"]
-        mask = next((name for name in ("[MASK]", "<mask>") if name in tokens.vocabulary), None)
-        if mask is None:
-            raise ValueError(f"{self.folder}: the tokenizer has no [MASK] or <mask>")
-        own = torch.tensor([*tokens.encode(""), tokens.pad_token_id])
-        drawn = torch.rand(ids.shape, generator=torch.Generator().manual_seed(SEED)).masked_fill(torch.isin(ids, own), 2.0)
-        chosen = (drawn < MASKED) | (drawn == drawn.min(-1, keepdim=True).values) & (drawn < 1)
-        hidden = ids.masked_fill(chosen, tokens.vocabulary[mask])
-        return {"input_ids": hidden, "labels": ids.masked_fill(~chosen, -100)}
-
-
-def _class(line: Line, classes: dict[str, int]) -> int:
-    wanted = line.wanted or ""
-    if wanted in classes:
-        return classes[wanted]
-    if wanted.isdecimal() and int(wanted) in classes.values():
-        return int(wanted)
-    raise ValueError(f"{line}: the model has no class {wanted!r}; it has {', '.join(list(classes)[:8])}")

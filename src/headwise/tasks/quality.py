@@ -13,6 +13,7 @@ from headwise.insight.progress import tracked
 from headwise.insight.statistics import PerSequence
 from headwise.models.generation import generate
 from headwise.tasks.examples import Checkpoint, Line
+from headwise.tasks.purposes import NameClass
 
 AT_ONCE, EXTRA = 32, 50  # lines in a batch, tokens more than were read
 
@@ -42,7 +43,7 @@ def answers(checkpoint: Checkpoint, lines: Sequence[Line]) -> dict[str, list[flo
             raise ValueError(f"{line}: nothing says what the model should say to it")
         output = checkpoint.model(**batch)
         found.setdefault("loss", []).append(float(output.loss))
-        if checkpoint.classes is not None:
+        if isinstance(checkpoint.purpose, NameClass):
             found.setdefault("accuracy", []).append(float(output.logits.argmax(-1) == batch["labels"]))
     return found
 
