@@ -117,6 +117,8 @@ def _checkpoint(name: str) -> Checkpoint:
 
 def _file(data: Path, part: str) -> Path:
     """The file itself, or that of a part of a data set."""
+    if data.suffix and not data.exists():
+        raise ValueError(f"--data: there is no file {data}")
     return data if data.is_file() else split_file(data_folder(data), part)
 
 

@@ -71,7 +71,7 @@ def _ranking(ax: Axes, heads: Heads) -> None:
     numbers = np.array([head.numbers[IMPORTANCE] for head in ranked])
     reach = np.nan_to_num(np.abs(numbers[:, 1:] - numbers[:, :1])).T  # down and up
     kinds = np.array([alike(head.address) for head in ranked])
-    for kind, colour in zip(dict.fromkeys(kinds), cycle(KINDS)):
+    for kind, colour in zip(dict.fromkeys(alike(head.address) for head in heads.heads), cycle(KINDS), strict=False):
         (at,) = np.nonzero(kinds == kind)
         ax.errorbar(at, numbers[at, 0], yerr=reach[:, at], fmt="o", color=colour, ms=4, lw=1.2, label=kind)
     ax.set(xlim=(-1, len(ranked)), ylim=(0, None), ylabel="|d loss / d gate|, 95 % interval")

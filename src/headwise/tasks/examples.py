@@ -157,6 +157,8 @@ class Checkpoint:
                 batch |= self.purpose.labels(batch, wanted, lambda: self.tokens)
             except ValueError as error:
                 raise ValueError(f"{lines[0]}: {error}") from None
+        if "decoder_input_ids" in self._arguments and "labels" not in batch:
+            raise ValueError(f"{lines[0]}: expected a tab, and behind it what the model should answer")
         needed = [name for name, argument in self._arguments.items() if argument.default is argument.empty]
         if missing := {*needed} - batch.keys() - {"args", "kwargs"}:
             raise ValueError(f"{type(self.model).__name__} reads {', '.join(sorted(missing))}, which lines do not give")
