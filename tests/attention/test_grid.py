@@ -183,8 +183,7 @@ RULES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor], Callable[
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("precision", ["float32", "float64", "autocast"])
 @pytest.mark.parametrize("mask", ["none", "window"])
-@pytest.mark.parametrize("lengths", QUERY_LEN)
-@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize(("lengths", "batch"), list(zip(QUERY_LEN, BATCHES, strict=True)), ids=str)
 def test_rule_is_its_definition(
     backend: str, name: str, precision: str, mask: str, lengths: str, batch: tuple[int, ...]
 ) -> None:

@@ -132,6 +132,19 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "encoder_layers", "decoder_layers")
+
+
+def shallow(name: str) -> dict[str, Any]:
+    """Changes of a configuration that leave one layer in every stack."""
+
+    def of(sizes: dict[str, Any]) -> dict[str, Any]:
+        inner = {key: value | of(value) for key, value in sizes.items() if isinstance(value, dict)}
+        return inner | {key: 1 for key in sizes if key in _DEPTHS}
+
+    return of(TINY[name][1])
+
+
 def of_diffusers(name: str) -> bool:
     return not TINY[name][0]
 
