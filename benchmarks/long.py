@@ -1,4 +1,5 @@
-"""All statistics of one long layer: time, peak memory, and how far they are from the formula in float64 on sampled rows.
+"""Rollout through two long layers, and all statistics of one: time, peak memory, and how far these are from the formula in
+float64 on sampled rows.
 
 python benchmarks/long.py [length]     12 heads of 64, 32,768 tokens if not said otherwise; minutes
 """
@@ -48,30 +49,39 @@ def resident() -> float:
 
 
 @torch.no_grad()
-def main(length: int) -> None:
+def observed(length: int) -> Recorded:
+    """What fresh, somewhat sharpened heads compute of random vectors."""
     torch.manual_seed(0)
     attention = hw.MultiHeadAttention(HEADS * HEAD_DIM, HEADS, position=hw.positions.Rotary())
     attention.k_proj.weight.mul_(4)  # sharper than fresh weights are
-    x, tokens = torch.randn(1, length, HEADS * HEAD_DIM), torch.randint(length // 4, (1, length))
-    groups = {"image": torch.arange(length)[None] < length // 3}
     with hw.observe(attention) as record:
-        attention(x)
-    call, before = record[""][0], resident()
+        attention(torch.randn(1, length, HEADS * HEAD_DIM))
+    return record[""][0]
+
+
+def of_statistics(call: Recorded) -> None:
+    length, before = call.key.shape[-2], resident()
+    tokens, image = torch.randint(length // 4, (1, length)), torch.arange(length)[None] < length // 3
     start = time.perf_counter()
-    found = hw.statistics(record, tokens=tokens, groups=groups | {"text": ~groups["image"]})[""]
+    found = hw.statistics({"": [call]}, tokens=tokens, groups={"image": image, "text": ~image})[""]
     print(found)
-    seconds, rows = time.perf_counter() - start, torch.randint(length, (SAMPLED,))
-    matrix = HEADS * length**2 * 4 / 2**30
+    seconds, matrix = time.perf_counter() - start, HEADS * length**2 * 4 / 2**30
     print(f"{length:,} tokens, {HEADS} heads of {HEAD_DIM}: {seconds:.0f} s; the matrix would take {matrix:.1f} GiB")
     print(f"peak memory {resident():.2f} GiB, of which before the statistics {before:.2f} GiB")
-    difference = max(sampled(call, found, tokens, groups["image"], row) for row in rows.tolist())
+    difference = max(sampled(call, found, tokens, image, row) for row in torch.randint(length, (SAMPLED,)).tolist())
     print(f"largest relative difference from float64, of any number of {SAMPLED} rows of all heads: {difference:.1e}")
+
+
+def of_rollout(call: Recorded) -> None:
+    length, before = call.key.shape[-2], resident()
     start = time.perf_counter()
-    sums = hw.rollout({"0": [call], "1": [call]}, rows).sum(-1)
+    sums = hw.rollout({"0": [call], "1": [call]}, torch.randint(length, (SAMPLED,))).sum(-1)
     seconds, off = time.perf_counter() - start, (sums - 1).abs().max()
     print(f"rollout of {SAMPLED} rows through 2 layers: {seconds:.0f} s; rows sum to 1 within {off:.1e}")
-    print(f"peak memory {resident():.2f} GiB")
+    print(f"peak memory {resident():.2f} GiB, of which before the rollout {before:.2f} GiB")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 32768)
+    call = observed(int(sys.argv[1]) if sys.argv[1:] else 32768)
+    of_rollout(call)
+    of_statistics(call)

@@ -21,7 +21,7 @@ from headwise.attention.tiles import Select
 from headwise.insight.progress import tracked
 from headwise.insight.similarity import same, single_calls
 
-BLOCK = 2**21  # weights held at a time
+BLOCK = 2**23  # weights held at a time; with fewer, long inputs have too few rows in a block for a matrix product
 LONGEST = 512  # tokens of a flow
 UNIT = 2**30  # capacities are integers: this many are 1
 
@@ -40,7 +40,7 @@ def rollout(record: Mapping[str, Sequence[Recorded]], rows: Select | None = None
     chosen = torch.arange(length, device=like.device)[slice(None) if rows is None else rows]
     reached = like.new_zeros(*batch, len(chosen), length)
     reached[..., torch.arange(len(chosen)), chosen] = 1.0
-    for call in reversed(calls):
+    for call in tracked(list(reversed(calls)), "rollout"):
         before = torch.zeros_like(reached)
         for queries, columns, p, _ in call.whole_rows(BLOCK):
             handed_on, kept = _layer(p)
