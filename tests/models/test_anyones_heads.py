@@ -10,6 +10,7 @@ from parity import CLOSE
 from torch import nn
 
 import headwise as hw
+from headwise.attention.record import Recorded
 
 TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
 GROUPED = TEXT | {"num_key_value_heads": 2, "pad_token_id": 0}
@@ -84,6 +85,24 @@ def eager(name: str, addresses: list[str]) -> dict[str, list[torch.Tensor]]:
     return found
 
 
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def moved(call: Recorded, dtype: torch.dtype) -> torch.Tensor:
+    """By what part of itself a weight may change when query and key are rounded, (batch, heads, queries, 1).
+
+    Rounding moves x by at most eps/2 |x|, or half the distance of subnormal numbers; so a score by at most
+    d = scale sum_c (|dq_c k_c| + |q_c dk_c| + |dq_c dk_c|), also through a softcap, whose slope is at most 1, and
+    p_ij = exp s_ij / sum_j exp s_ij by a factor between exp(-2 max_j d_ij) and exp(2 max_j d_ij). Positions, masks and sinks
+    are not rounded.
+    """
+    number = torch.finfo(dtype)
+    query, key = call.query.abs(), call.key.abs().repeat_interleave(call.query.shape[1] // call.key.shape[1], 1)
+    off_query, off_key = (number.eps / 2 * (x + number.smallest_normal) for x in (query, key))
+    off = call.call.scale * (off_query @ key.mT + query @ off_key.mT + off_query @ off_key.mT)
+    return torch.expm1(2 * (off * call.allowed()).amax(-1, keepdim=True))
+
+
 @pytest.mark.parametrize("name", [*OF_TABLE, *FAMILIES])
 @torch.no_grad()
 def test_what_is_recorded_is_what_the_model_computes(name):
@@ -92,6 +111,10 @@ def test_what_is_recorded_is_what_the_model_computes(name):
     before, implementation = model(**inputs), model.config._attn_implementation
     with hw.observe(model) as record:
         during = model(**inputs)
+    halves = {}
+    for dtype in HALVES:
+        with hw.observe(model, hw.Keep(dtype=dtype)) as halves[dtype]:
+            model(**inputs)
     after = model(**inputs)
     assert model.config._attn_implementation == implementation
     for key, value in before.items():
@@ -103,13 +126,17 @@ def test_what_is_recorded_is_what_the_model_computes(name):
     layers = 6 if model.config.is_encoder_decoder else 4 if name == "CLIPModel" else 2
     assert sum(map(len, record.values())) == sum(map(len, weights.values())) == layers
     for address, calls in record.items():
-        for call, want in zip(calls, weights[address], strict=True):
+        for index, (call, want) in enumerate(zip(calls, weights[address], strict=True)):
             real = call.allowed().any(-1)
             if keep is not None and keep.shape[1] == real.shape[-1]:  # theirs go astray at padding
                 real &= keep[:, None].bool()
             torch.testing.assert_close(call.weights()[real], want[real], atol=1e-5, rtol=1e-4, msg=address)
             value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[1], 1)
             torch.testing.assert_close(call.weights() @ value, call.head_outputs, **CLOSE)
+            for dtype, half in halves.items():
+                off, allowed = (half[address][index].weights() - want).abs(), 1e-5 + (1e-4 + moved(call, dtype)) * want
+                assert half[address][index].query.dtype == dtype
+                assert bool((off <= allowed)[real].all()), (address, dtype)
 
 
 COLUMNS = {  # of which module and input width the heads' outputs are, head after head
