@@ -87,7 +87,7 @@ def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
 @pytest.mark.parametrize(("options", "rule"), PAIRS)
 def test_compiles_whole_for_any_length(options: str, rule: str) -> None:
     """One graph without a break, forward and backward, for all batches and lengths."""
-    module, counter = attention(options), CompileCounterWithBackend("aot_eager")
+    module, counter = attention(options), CompileCounterWithBackend("aot_eager_default_partitioner")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
     for batch, length in SHAPES:
         x, keep = inputs(batch, length)
