@@ -224,6 +224,36 @@ def test_what_writes_attention_out_cannot_be_gated():
         pass
 
 
+@pytest.mark.parametrize("added", ["a float mask", "a table that forbids", "both"])
+@torch.no_grad()
+def test_what_a_t5_adds_is_a_table_and_a_mask_of_numbers(added):
+    """Dense masks of floats are added to the table of positions; -inf in either forbids."""
+    (model, inputs), pairs = family("T5ForConditionalGeneration"), 2 * torch.randn(3, 1, 6, 6)
+    pairs[(torch.rand(3, 1, 6, 6) > 0.7) & ~torch.eye(6, dtype=torch.bool)] = -torch.inf
+    keys = 2 * torch.randn(3, 1, 1, 7)
+    keys[0, ..., 2], keys[1, ..., 4] = -torch.inf, torch.finfo(torch.float32).min
+    if added != "a table that forbids":
+        inputs |= {"attention_mask": keys, "decoder_attention_mask": pairs}
+    if added != "a float mask":
+        for stack in (model.encoder, model.decoder):  # the first head looks not at the token before, the third not at that after
+            table = stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+            table[1, 0] = table[len(table) // 2 + 1, 2] = -torch.inf
+    with hw.observe(model) as record:
+        during = model(**inputs).logits
+    model.set_attn_implementation("eager")
+    asked = model(**inputs, output_attentions=True)
+    torch.testing.assert_close(during, asked.logits, **CLOSE)
+    kinds = {"encoder_attentions": "encoder.block.{}.layer.0.SelfAttention"}
+    kinds |= {"decoder_attentions": "decoder.block.{}.layer.0.SelfAttention"}
+    kinds |= {"cross_attentions": "decoder.block.{}.layer.1.EncDecAttention"}
+    for name, address in kinds.items():
+        for layer, want in enumerate(asked[name]):
+            call = record[address.format(layer)]
+            torch.testing.assert_close(call.weights(), want, atol=1e-5, rtol=1e-4)
+            assert torch.equal(call.allowed(), want > 0)
+    assert all(numbers.entropy.isfinite().all() for numbers in hw.statistics(record).values())
+
+
 PACKED = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])  # positions of two sequences in one row
 
 
