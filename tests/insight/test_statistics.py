@@ -115,7 +115,21 @@ def test_a_head_without_queries_in_one_call_is_counted_in_the_others():
         hw.statistics({"a": [recorded(x, x), recorded(x, x, same_sequence=False)]})
 
 
-@pytest.mark.parametrize("lengths", [(0, 3), (3, 0)])
-def test_nothing_to_count(lengths):
-    call = recorded(torch.randn(1, 2, lengths[0], 5), torch.randn(1, 2, lengths[1], 5))
-    assert hw.statistics({"a": [call]})["a"].queries.tolist() == [0, 0]
+@pytest.mark.parametrize("same_sequence", [True, False], ids=["one sequence", "two"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", ""])
+@pytest.mark.parametrize(("batch", "queries", "keys"), [(2, 0, 3), (2, 3, 0), (2, 0, 0), (0, 3, 3)])
+def test_nothing_to_count(batch, queries, keys, masked, same_sequence):
+    query, key = torch.randn(batch, 2, queries, 5), torch.randn(batch, 2, keys, 5)
+    mask = hw.masks.padding(torch.ones(batch, keys, dtype=torch.bool)) if masked else None
+    known = {"tokens": torch.zeros(batch, keys, dtype=torch.long), "groups": {"all": torch.ones(batch, keys, dtype=torch.bool)}}
+    got = hw.statistics({"a": [recorded(query, key, mask, same_sequence=same_sequence)]}, **known)["a"]
+    assert got.queries.tolist() == [0, 0]
+    assert {"entropy", "to all"} <= got.by_sequence.keys()
+    assert ("induction" in got.by_sequence) == same_sequence
+    for numbers in got.by_sequence.values():
+        assert numbers.mean.shape == (batch, 2)
+        assert numbers.mean.isnan().all()
+        assert numbers.overall.isnan().all()
+    assert got.received.shape == (batch, 2, keys)
+    assert got.top_keys.shape == (batch, 2, queries, min(3, keys))
+    assert "0 queries" in repr(got)

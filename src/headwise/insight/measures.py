@@ -190,6 +190,7 @@ def at_queries(x: Tensor, call: Recorded) -> tuple[Tensor, Tensor]:
     """What is said of every key, (..., key_len), at the positions of the queries, (..., query_len), and which queries stand
     at a key's position, (query_len,)."""
     own = call.call.tile().query_positions[:, 0]
+    x = x if x.shape[-1] else torch.nn.functional.pad(x, (0, 1))  # no key at all, at which no query stands
     return x[..., own.clamp(min=0)], own >= 0
 
 
