@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def observe(model: nn.Module, keep: Keep | None = None) -> Iterator[Record]:
 
     The model is one of ours, one of Hugging Face transformers, or holds such. Theirs run on ``hw.attend`` meanwhile: rows of
     padding may come out otherwise, and dropout be drawn otherwise. Families of theirs that write attention out in their own
-    code (a warning names the first such class) are recorded by the weights that they return: no query, key, value and
+    code (a warning, once, names the first such class) are recorded by the weights that they return: no query, key, value and
     head_outputs then.
 
     Outside the context nothing is recorded and a compiled graph is what it was. Inside, a compiled model breaks its graph at
@@ -46,8 +47,7 @@ def observe(model: nn.Module, keep: Keep | None = None) -> Iterator[Record]:
     model = getattr(model, "_orig_mod", model)
     found, written_out, wish, record = _operable(model), eager.attention_modules(model), keep or Keep(), Record()
     if written_out:
-        kind = type(next(iter(written_out.values()))).__name__
-        log.warning("%s writes attention out in its own code: of it the weights are recorded that it returns", kind)
+        warn_of(type(next(iter(written_out.values()))))
     elif not found:
         attention_modules(model)  # says what is missing
     by_module = {module.module if isinstance(module, Foreign) else module: address for address, module in found.items()}
@@ -76,6 +76,11 @@ def attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention | Foreig
         why = f": {', '.join(sorted(kinds))} write it out in their own code, and can be observed alone" if kinds else ""
         raise ValueError(f"{type(model).__name__} has no hw.MultiHeadAttention and asks for no attention function{why}")
     return found
+
+
+@cache  # once for every class, not for every batch
+def warn_of(kind: type[nn.Module]) -> None:
+    log.warning("%s writes attention out in its own code: of it the weights are recorded that it returns", kind.__name__)
 
 
 def _operable(model: nn.Module) -> dict[str, MultiHeadAttention | Foreign]:
