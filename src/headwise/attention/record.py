@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +87,15 @@ class Recorded:
         return formula.allowed(self.call, tile).expand(*self.lse.shape[:-1], tile.num_rows, tile.num_columns)
 
     @torch.no_grad()
-    def whole_rows(self, limit: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    def whole_rows(
+        self, limit: int, over: Callable[[Iterable[Any]], Iterable[Any]] = iter
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """All rows, about ``limit`` weights at a time: rows, the columns they can reach, p there and log p (finite: where p is
-        0, merely very negative)."""
+        0, merely very negative). over: what goes through the blocks, such as a progress bar."""
         lowest = torch.finfo(self.lse.dtype).min
         width = max(columns.stop - columns.start for _, columns in blocks.spans(self.call, blocks.ROWS))
         size = max(1, limit // max(1, self.lse[..., :1].numel() * width))
-        for rows, columns in blocks.spans(self.call, size):
+        for rows, columns in over(list(blocks.spans(self.call, size))):
             with without_autocast(self.query.device):
                 s = formula.scores(self.call, self.call.tile(rows, columns))
                 p = formula.softmax(s, self.call.sinks)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headwise.attention.record import Recorded
 from headwise.attention.tiles import Select
-from headwise.insight.progress import tracked
+from headwise.insight.progress import if_long, tracked
 from headwise.insight.similarity import same, single_calls
 
 BLOCK = 2**23  # weights held at a time; with fewer, long inputs have too few rows in a block for a matrix product
@@ -40,9 +40,9 @@ def rollout(record: Mapping[str, Sequence[Recorded]], rows: Select | None = None
     chosen = torch.arange(length, device=like.device)[slice(None) if rows is None else rows]
     reached = like.new_zeros(*batch, len(chosen), length)
     reached[..., torch.arange(len(chosen)), chosen] = 1.0
-    for call in tracked(list(reversed(calls)), "rollout"):
+    for call in reversed(calls):
         before = torch.zeros_like(reached)
-        for queries, columns, p, _ in call.whole_rows(BLOCK):
+        for queries, columns, p, _ in call.whole_rows(BLOCK, if_long(call.lse.numel() * length, "rollout, layer by layer")):
             handed_on, kept = _layer(p)
             before[..., columns] += reached[..., queries] @ handed_on
             before[..., queries] += reached[..., queries] * kept[..., None, :]

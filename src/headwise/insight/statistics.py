@@ -14,6 +14,7 @@ from headwise.attention import formula
 from headwise.attention.record import Recorded
 from headwise.insight.measures import Measure, Rows, measures, real_queries
 from headwise.insight.places import Line, Places
+from headwise.insight.progress import if_long
 
 BLOCK = 2**21  # weights held at a time
 SHOWN = 16  # heads in a printed table
@@ -120,7 +121,8 @@ def statistics(
 
     They describe one sequence: where the modules of a record see several (source and target, say), give each part of the
     record its own, ``hw.statistics({address: record[address] for address in ...}, tokens=...)``. The steps of a decoding are
-    one call in pieces: give ``{address: [record[address].joined()]}``. Raises ValueError where something does not fit.
+    one call in pieces: give ``{address: [record[address].joined()]}``. Long calls show their progress on a terminal. Raises
+    ValueError where something does not fit.
     """
     if not isinstance(places, Places | None):
         raise ValueError(f"places: expected hw.places.Line(unit) or hw.places.Grid(height, width, special); got {places!r}")
@@ -143,7 +145,7 @@ def _of_call(call: Recorded, top: int, asked: Sequence[Measure]) -> HeadStatisti
     real = torch.zeros_like(lse, dtype=torch.bool)
     top_keys = torch.zeros(*lse.shape, min(top, key_len), dtype=torch.long, device=lse.device)
     top_weights = torch.zeros_like(top_keys, dtype=lse.dtype)
-    for rows, columns, p, log_p in call.whole_rows(BLOCK):
+    for rows, columns, p, log_p in call.whole_rows(BLOCK, if_long(lse.numel() * key_len, "statistics")):
         tile = call.call.tile(rows, columns)
         allowed = formula.allowed(call.call, tile)
         real[..., rows] = allowed.any(-1) & unpadded[..., rows]
