@@ -27,7 +27,7 @@ def test_closed_forms_on_the_full_matrix(monkeypatch, block):
     expected = {
         "entropy": heads(entropy),
         "alignment": mutual.mean(0),
-        "first": heads(p[..., 0]),
+        "first": heads(torch.stack([one[..., real.nonzero()[0, 0]] for one, real in zip(p, keep, strict=True)])),
         "previous": heads((p * (j == i - 1)).sum(-1)),
         "own": heads((p * (j == i)).sum(-1)),
         "next": heads((p * (j == i + 1)).sum(-1)),

@@ -43,13 +43,19 @@ class Measure(ABC):
 
 
 class Shape(Measure):
-    """Entropy and the share on the first key."""
+    """Entropy and the share on the first key that is no padding."""
 
     names = ("entropy", "first")
 
+    def __init__(self, call: Recorded) -> None:
+        real = None if call.mask is None else call.mask.real_keys(call.call.tile())  # *batch 1 1 key_len
+        self.first = torch.zeros(1, dtype=torch.long, device=call.lse.device)
+        if real is not None and real.shape[-1]:
+            self.first = real.int().argmax(-1, keepdim=True)
+
     def of(self, rows: Rows) -> Iterator[Tensor]:
         yield -torch.einsum("...ij,...ij->...i", rows.p, rows.log_p)
-        yield rows.p[..., :1].sum(-1) * (_first(rows.tile) == 0)
+        yield share_at(self.first, rows)
 
 
 class Neighbours(Measure):
@@ -58,12 +64,8 @@ class Neighbours(Measure):
     names = ("previous", "own", "next")
 
     def of(self, rows: Rows) -> Iterator[Tensor]:
-        p = rows.p if rows.p.shape[-1] else torch.nn.functional.pad(rows.p, (0, 1))  # no key at all
         for offset in (-1, 0, 1):
-            at = rows.tile.query_positions + offset - _first(rows.tile)
-            inside = (at >= 0) & (at < p.shape[-1])
-            share = torch.take_along_dim(p, at.clamp(0, p.shape[-1] - 1).expand(*p.shape[:-1], 1), dim=-1) * inside
-            yield share.squeeze(-1)
+            yield share_at(rows.tile.query_positions + offset, rows)
 
 
 class Distance(Measure):
@@ -153,7 +155,7 @@ def measures(
     batch, (query_len, key_len) = call.lse.shape[:-2], (call.query.shape[-2], call.key.shape[-2])
     for name, group in groups.items():
         _fits(f"{address!r}, group {name!r}", group, "key_len", (*batch, key_len), torch.bool)
-    found: list[Measure] = [Shape()]
+    found: list[Measure] = [Shape(call)]
     if call.call.same_sequence:
         places.check(address, key_len)
         found += [Neighbours(), Distance(call, places)]
@@ -192,6 +194,15 @@ def at_queries(x: Tensor, call: Recorded) -> tuple[Tensor, Tensor]:
     own = call.call.tile().query_positions[:, 0]
     x = x if x.shape[-1] else torch.nn.functional.pad(x, (0, 1))  # no key at all, at which no query stands
     return x[..., own.clamp(min=0)], own >= 0
+
+
+def share_at(position: Tensor, rows: Rows) -> Tensor:
+    """The weight on the key at a position, broadcastable to (*batch, heads, rows, 1), of every query: 0 where there is none."""
+    p = rows.p if rows.p.shape[-1] else torch.nn.functional.pad(rows.p, (0, 1))  # no key at all
+    at = position - _first(rows.tile)
+    inside = (at >= 0) & (at < p.shape[-1])
+    share = torch.take_along_dim(p, at.clamp(0, p.shape[-1] - 1).expand(*p.shape[:-1], 1), dim=-1) * inside
+    return share.squeeze(-1)
 
 
 def sink_share(call: Recorded, tile: Tile) -> Tensor:

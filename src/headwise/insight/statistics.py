@@ -50,7 +50,7 @@ class HeadStatistics:
     entropy: -sum_j p_ij log p_ij, nats. alignment: the mutual information of query and key, H(mean_i p_i) - mean_i H(p_i),
     nats: 0 where every query looks alike, large where each looks sharply at keys of its own. diagonality: Pearson's
     correlation of i and j when the pair is drawn with probability p_ij / sum p, -1 to 1, also across two sequences; 0 where
-    i or j do not vary. first: the share on the first key. top_mass: the share on the keys of ``top_keys``.
+    i or j do not vary. first: the share on the first key that is no padding. top_mass: the share on the keys of ``top_keys``.
 
     Of one sequence with itself, else None. previous, own, next: the shares on the keys one position before, at and after the
     query. distance: m_i = sum_j p_ij d(i, j). spread: the standard deviation of the distance under p_i,
