@@ -347,3 +347,55 @@ def test_it_exports_with_any_length():
     exported = torch.export.export(ours, (x, x, x), dynamic_shapes={"query": free, "key": free, "value": free})
     torch.testing.assert_close(exported.module()(y, y, y), ours(y, y, y))
     assert [*exported.state_dict] == [*ours.state_dict()]
+
+
+WAYS = {
+    "fused": {},
+    "no biases": {"bias": False},
+    "three widths": {"kdim": 5, "vdim": 11},
+    "keys that join": {"add_bias_kv": True, "add_zero_attn": True},
+}
+
+
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
+def test_a_pruned_one_is_the_one_with_gates_of_0(options):
+    module = hw.compat.MultiheadAttention(12, 4, batch_first=True, **options).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    fresh = deepcopy(module)
+    inputs = [torch.randn(2, length, width).double() for length, width in ((5, 12), (7, module.kdim), (7, module.vdim))]
+    with hw.gates(module, {"": torch.tensor([1.0, 0.0, 1.0, 0.0])}):
+        want, whole = module(*inputs)[0], module(*inputs, average_attn_weights=False)[1]
+    before = sum(parameter.numel() for parameter in module.parameters())
+    assert hw.prune(module, {"": [1, 3]}) is module
+    got, weights = module(*inputs, average_attn_weights=False)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(weights, whole[:, [0, 2]])
+    assert before - sum(parameter.numel() for parameter in module.parameters()) > 0.45 * before
+    module(*inputs)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    hw.prune(fresh, {"": [1, 3]}).load_state_dict(module.state_dict())
+    torch.testing.assert_close(deepcopy(fresh)(*inputs)[0], want)
+
+
+def test_a_pruned_encoder_of_torchs():
+    layer = torch.nn.TransformerEncoderLayer(12, 4, 17, batch_first=True)
+    encoder = hw.replace_attention(torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)).eval()
+    x, address = torch.randn(2, 5, 12), "layers.1.self_attn"
+    drop = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        with hw.gates(encoder, {address: torch.tensor([0.0, 1.0, 1.0, 1.0])}):
+            want = encoder(x, src_key_padding_mask=drop)
+        torch.testing.assert_close(hw.prune(encoder, {address: [0]})(x, src_key_padding_mask=drop), want)
+    assert hw.weights.read(encoder.get_submodule(address), "torch").num_heads == 3
+
+
+@pytest.mark.nohook
+def test_what_cannot_be_cut_or_grouped_is_told():
+    module = hw.compat.MultiheadAttention(12, 4)
+    with pytest.raises(ValueError, match=r'no place.*hw.weights.read\(layer, "torch"\)'):
+        hw.group_heads(module, 2)
+    assert hw.group_heads(hw.weights.read(module, "torch"), 2).num_kv_heads == 2
+    module.q_proj = torch.nn.Linear(12, 12)
+    with pytest.raises(ValueError, match="q_proj is a Linear: heads are cut"):
+        hw.prune(module, {"": [0]})

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from headwise.attention.module import PROJECTIONS, MultiHeadAttention
 from headwise.attention.positions import Added, Alibi, Bias, Shaw, T5Buckets, TransformerXL
 
+PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)  # the latter is out_proj of torch's attention
+INPUTS: dict[type, tuple[type, ...]] = {}  # of attention classes that hold the rows of q_proj, k_proj and v_proj elsewhere
+
 
 def key_heads_of(module: MultiHeadAttention, heads: Sequence[int]) -> list[int]:
     """The key-value heads that stay where these query heads do, and no change yet.
@@ -20,7 +23,7 @@ def key_heads_of(module: MultiHeadAttention, heads: Sequence[int]) -> list[int]:
     Raises ValueError unless heads are some of the module's, in order; whole groups are left out or equally many heads of each;
     and projections and rule are of a kind that can be cut.
     """
-    _check(module)
+    _check(module, INPUTS.get(type(module), PLAIN))
     size = module.num_heads // module.num_kv_heads
     if not heads or sorted({*heads} & {*range(module.num_heads)}) != list(heads):
         raise ValueError(f"expected some of the heads 0 to {module.num_heads - 1}, at least one to stay; got {list(heads)}")
@@ -38,19 +41,25 @@ def key_heads_of(module: MultiHeadAttention, heads: Sequence[int]) -> list[int]:
 def take_heads(module: MultiHeadAttention, heads: Sequence[int], kv_heads: Sequence[int]) -> None:
     """Keeps these query heads and these key-value heads: rows of q_proj, k_proj and v_proj, columns of out_proj, biases,
     sinks, and what the rule of positions holds for each head. The parameters are new ones; nn.Linear modules stay."""
+    take_rows(module, heads, kv_heads)
+    module.out_proj.weight = part_of(module.out_proj.weight, 1, heads, module.value_dim)
+    if module.sinks is not None:
+        module.sinks = part_of(module.sinks, 0, heads)
+    if isinstance(module.position, Bias):
+        module.position = some_heads(module.position, heads)
+    module.heads = tuple(module.heads[head] for head in heads)
+    _count(module, len(heads), len(kv_heads))
+
+
+@singledispatch
+def take_rows(module: MultiHeadAttention, heads: Sequence[int], kv_heads: Sequence[int]) -> None:
+    """Keeps the rows of these heads in q_proj, k_proj and v_proj. A class that holds them elsewhere registers how."""
     key_dim, value_dim = module.head_dim, module.value_dim
     rows = {"q_proj": (heads, key_dim), "k_proj": (kv_heads, key_dim), "v_proj": (kv_heads, value_dim)}
     for name, (kept, width) in rows.items():
         projection = module.get_submodule(name)
         for leaf, parameter in list(projection.named_parameters(recurse=False)):
-            setattr(projection, leaf, _some(parameter, 0, kept, width))
-    module.out_proj.weight = _some(module.out_proj.weight, 1, heads, value_dim)
-    if module.sinks is not None:
-        module.sinks = _some(module.sinks, 0, heads)
-    if isinstance(module.position, Bias):
-        module.position = some_heads(module.position, heads)
-    module.heads = tuple(module.heads[head] for head in heads)
-    _count(module, len(heads), len(kv_heads))
+            setattr(projection, leaf, part_of(parameter, 0, kept, width))
 
 
 def pool_key_heads(module: MultiHeadAttention, num_kv_heads: int) -> None:
@@ -68,7 +77,12 @@ def pool_key_heads(module: MultiHeadAttention, num_kv_heads: int) -> None:
 
 def check_pooling(module: MultiHeadAttention, num_kv_heads: int) -> None:
     """Raises ValueError where ``pool_key_heads`` cannot."""
-    _check(module)
+    if type(module) in INPUTS:
+        raise ValueError(
+            "torch's parameters have no place for fewer key heads than query heads: make a hw.MultiHeadAttention of it, which "
+            'can be grouped, by hw.weights.read(layer, "torch")'
+        )
+    _check(module, PLAIN)
     if num_kv_heads < 1 or module.num_kv_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads must divide the {module.num_kv_heads} that there are; got {num_kv_heads}")
 
@@ -100,19 +114,19 @@ def _(rule: T5Buckets, heads: Sequence[int]) -> Bias:
 @some_heads.register
 def _(rule: TransformerXL, heads: Sequence[int]) -> Bias:
     part, head_dim = deepcopy(rule), rule.u.shape[1]
-    part.proj.weight = _some(rule.proj.weight, 0, heads, head_dim)
+    part.proj.weight = part_of(rule.proj.weight, 0, heads, head_dim)
     part.proj.out_features = len(part.proj.weight)
-    part.u, part.v = _some(rule.u, 0, heads), _some(rule.v, 0, heads)
+    part.u, part.v = part_of(rule.u, 0, heads), part_of(rule.v, 0, heads)
     return part
 
 
 @some_heads.register
 def _(rule: Added, heads: Sequence[int]) -> Bias:
     per_head = rule.tensor.dim() > 2 and rule.tensor.shape[-3] > 1
-    return Added(_some(rule.tensor, rule.tensor.dim() - 3, heads)) if per_head else rule
+    return Added(part_of(rule.tensor, rule.tensor.dim() - 3, heads)) if per_head else rule
 
 
-def _some(x: Tensor, dim: int, heads: Sequence[int], width: int = 1) -> nn.Parameter:
+def part_of(x: Tensor, dim: int, heads: Sequence[int], width: int = 1) -> nn.Parameter:
     """Of a dimension in which heads of a width lie side by side, those of some heads."""
     parts = x.detach().unflatten(dim, (-1, width))
     kept = parts.index_select(dim, torch.tensor(heads, device=x.device)).flatten(dim, dim + 1)
@@ -126,8 +140,8 @@ def _count(module: MultiHeadAttention, num_heads: int, num_kv_heads: int) -> Non
         projection.out_features, projection.in_features = projection.weight.shape  # type: ignore[union-attr,assignment]
 
 
-def _check(module: MultiHeadAttention) -> None:
+def _check(module: MultiHeadAttention, inputs: tuple[type, ...]) -> None:
     for name in PROJECTIONS:
         kind = type(module.get_submodule(name))
-        if kind is not nn.Linear:
+        if kind not in (PLAIN if name == "out_proj" else inputs):
             raise ValueError(f"{name} is a {kind.__name__}: heads are cut out of nn.Linear, so cut before you wrap or quantise")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -12,6 +13,7 @@ from torch.nn.functional import pad
 
 from headwise.attention import formula, masks
 from headwise.attention.formula import Call
+from headwise.attention.heads import INPUTS, part_of, take_rows
 from headwise.attention.masks import Dense, Mask
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import Added, Bias
@@ -43,7 +45,8 @@ class MultiheadAttention(MultiHeadAttention):
     """Multi-head attention with the constructor, parameters, arguments and returns of torch.nn.MultiheadAttention (2.13).
 
     State dicts of either load into the other, and the same seed gives the same weights. It is an hw.MultiHeadAttention:
-    hw.observe, hw.statistics, hw.gates and hw.importance find it at its address.
+    hw.observe, hw.statistics, hw.gates, hw.importance and hw.prune find it at its address. Pruned, its parameters have fewer
+    rows; a fresh one must lose as many heads before it loads them.
 
     What is different, on purpose. A query that may attend to nothing gets zero from every head, so that its output is the bias
     of ``out_proj``, and gradients stay finite (torch: nan). ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj`` are layers that
@@ -212,3 +215,18 @@ class MultiheadAttention(MultiHeadAttention):
                 )
             if mask.device != query.device:
                 raise ValueError(f"{name} is on {mask.device}, query on {query.device}: move them to one device")
+
+
+INPUTS[MultiheadAttention] = (Rows,)
+
+
+@take_rows.register
+def _(module: MultiheadAttention, heads: Sequence[int], kv_heads: Sequence[int]) -> None:
+    """Of every parameter that holds heads: the three fused ones hold all of them three times."""
+    thirds = [third * module.num_heads + head for third in range(3) for head in heads]
+    held = dict.fromkeys(("in_proj_weight", "in_proj_bias"), (0, thirds))
+    held |= dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), (0, heads))
+    held |= dict.fromkeys(("bias_k", "bias_v"), (2, heads))
+    for name, (dim, kept) in held.items():
+        if (parameter := getattr(module, name)) is not None:
+            setattr(module, name, part_of(parameter, dim, kept, module.head_dim))
