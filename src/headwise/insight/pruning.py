@@ -17,12 +17,12 @@ def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
     heads: for each address (as in ``observe``) the heads to remove, counted as they are now. Rows of the query, key and value
     projections go, columns of the output projection, biases, sinks, and what a rule of positions holds for each head; a T5
     table, which layers share, stays whole. hw.compat.MultiheadAttention, which hw.replace_attention puts into models of torch,
-    is cut, too. Where query heads share a key-value head, whole groups go, or equally many heads of
-    each group that stays. The parameters are new ones: make an optimizer afterwards.
+    is cut, too. Where query heads share a key-value head, whole groups go, or equally many heads of each group that stays. The
+    parameters are new ones: make an optimizer afterwards.
 
-    ``hw.save`` and ``hw.load`` keep such a model. The published formats know one number of heads for all layers, and most a
-    width of heads that follows from it: such a folder holds an entry "headwise" in its config.json, and the library that the
-    format comes from will not read it. A Llama pruned alike in every layer needs none.
+    ``hw.save`` and ``hw.load`` keep it, if it is one of ours. The published formats know one number of heads for all layers,
+    and most a width of heads that follows from it: such a folder holds an entry "headwise" in its config.json, and the library
+    that the format comes from will not read it. A Llama pruned alike in every layer needs none.
 
     Raises KeyError for an unknown address, and ValueError, before anything is changed, for heads that are not there, for all
     heads of a module (something must attend), for unequal groups, and for projections that are not nn.Linear.
