@@ -255,6 +255,8 @@ def test_what_a_t5_adds_is_a_table_and_a_mask_of_numbers(added):
             call = record[address.format(layer)]
             torch.testing.assert_close(call.weights(), want, atol=1e-5, rtol=1e-4)
             assert torch.equal(call.allowed(), want > 0)
+    tables = [x for x in record.kept if x.shape[1] == 4]
+    assert [tuple(x.shape[-2:]) for x in tables] == [(7, 7), (6, 6), (6, 7)]  # once for all layers of a stack
     assert all(numbers.entropy.isfinite().all() for numbers in hw.statistics(record).values())
 
 

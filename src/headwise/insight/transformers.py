@@ -61,6 +61,7 @@ class Finite(Added):
 
 FOREIGN = WeakIdKeyDictionary()  # module -> Foreign
 BIASES = WeakTensorKeyDictionary()  # a table of positions -> whether all of it is finite
+SUMS = WeakTensorKeyDictionary()  # a table of positions -> a mask of numbers, and both together: layers share them, too
 RULES = WeakTensorKeyDictionary()  # a mask of theirs -> Rules; they hand the same tensor to every layer
 
 
@@ -121,7 +122,7 @@ def attend(
     rules = _without_mask(query, key, causal) if attention_mask is None else _rules(attention_mask)
     bias = rules.bias
     if position_bias is not None:
-        bias = _added(position_bias if bias is None else position_bias + bias.tensor)
+        bias = _added(position_bias if bias is None else _sum(position_bias, bias.tensor))
     same, query = not (found is not None and found.crosses), query.expand(len(key), -1, -1, -1)
     call = make_call(query, key, value, rules.mask, bias, scaling, softcap, s_aux, dropout, same, rules.positions)
     watched = record.observer is not None
@@ -209,6 +210,14 @@ def _added(bias: Tensor) -> Added:
     if bias not in BIASES:
         BIASES[bias] = bool(bias.isfinite().all())
     return Finite(bias) if BIASES[bias] else Added(bias)
+
+
+def _sum(table: Tensor, mask: Tensor) -> Tensor:
+    if table.is_leaf and table.requires_grad:
+        return table + mask  # whose graph would hold the table, and nothing would ever be forgotten
+    if table not in SUMS or SUMS[table][0] is not mask:
+        SUMS[table] = mask, table + mask
+    return SUMS[table][1]
 
 
 def _without_mask(query: Tensor, key: Tensor, causal: bool) -> Rules:
