@@ -23,8 +23,9 @@ def handed_on(record: dict) -> list[torch.Tensor]:
     return [a / a.sum(-1, keepdim=True) for a in mixed]
 
 
-def test_rollout_is_the_sum_over_paths():
-    record = stack(layers=2, length=3)
+@pytest.mark.parametrize("sinks", [None, torch.randn(2)], ids=["", "sinks"])  # with which rows differ in their sums
+def test_rollout_is_the_sum_over_paths(sinks):
+    record = stack(layers=2, length=3, sinks=sinks)
     first, second = handed_on(record)
     expected = torch.zeros(2, 3, 3)
     for top, middle, bottom in product(range(3), repeat=3):

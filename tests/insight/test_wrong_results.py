@@ -1,7 +1,7 @@
 """What public tools got wrong, and what is always true of heads: where each is tested here, and the tests that were missing.
 
-Each of the errors was put into the code once, and the tests named found it. (Two more belong to the explorer in the browser: a
-scale of colours for each head, and numbers drawn that were not computed.)
+Each of the errors was put into the code once, and a test named with it failed. (Two more belong to the explorer in the browser:
+a scale of colours for each head, and numbers drawn that were not computed.)
 """
 
 import ast
