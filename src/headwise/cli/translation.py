@@ -15,7 +15,7 @@ from rich.console import Console
 
 from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, extra, fail, one_sentence
 from headwise.models.checkpoint.folder import write
-from headwise.tasks.recipe import Recipe
+from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.translate import Search, Translator
 
 EXAMPLE = "Tom is taller than his mother."
@@ -100,6 +100,12 @@ def train(
     task: TaskArgument,
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, log and model.")] = Path("runs/translate"),
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Folder of a trained model to go on with, pruned or grouped perhaps.", show_default="a new one"
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs at most.")] = 16,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better BLEU on valid.")] = 5,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
@@ -107,13 +113,15 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=f"Another value in the recipe: {RECIPE}.")
     ] = None,
 ) -> None:
-    """Train a model; interrupted, the same command goes on where it stopped."""
+    """Train a model, a new one or one that is there; interrupted, the same command goes on where it stopped."""
     with one_sentence(), extra("train"):
         from headwise.tasks.training import train as fit
 
-        recipe = replace(Recipe(), **_settings(settings or [], asdict(Recipe())))
+        given = {} if start is None else sizes(Translator.load(start).model.config)
+        recipe = replace(Recipe(), **given | _settings(settings or [], asdict(Recipe())))
+        how = {"epochs": epochs, "patience": patience, "checkpoint_every": checkpoint_every}
         try:
-            fit(data_folder(data), out, recipe, epochs=epochs, patience=patience, checkpoint_every=checkpoint_every)
+            fit(data_folder(data), out, recipe, start=start, **how)
         except SystemExit:  # lightning's answer to SIGINT and SIGTERM
             fail("training was interrupted: the same command goes on where it stopped")
         typer.echo(f"wrote {out}: see what its heads do with headwise look --model {out}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from headwise.models.checkpoint.heads import attentions
+from headwise.models.transformer import Transformer
 from headwise.tasks.pairs import read_pairs
-from headwise.tasks.recipe import Recipe
+from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.scoring import score
 from headwise.tasks.translate import Search, Translator
 
@@ -14,7 +16,7 @@ CARD = """\
 # Translation model
 
 A Transformer encoder-decoder ("Attention is all you need", Vaswani et al. 2017; {norm}-norm) of {parameters:,} parameters:
-{embed_dim} wide, {num_layers} + {num_layers} layers, {num_heads} heads, a vocabulary of {vocab_size:,} shared by both sides.
+{embed_dim} wide, {num_layers} + {num_layers} layers, {heads}, a vocabulary of {vocab_size:,} shared by both sides.
 Weights are stored in float16 and computed with in float32.
 
 ## Scores on valid ({sentences} sentences, one reference each, never trained on; chosen epochs were tuned on it)
@@ -28,11 +30,11 @@ sacreBLEU signature: `{signature}`
 
 ## How it was trained
 
-`headwise train translate --data {data} --epochs {epochs} --patience {patience}{settings}`
+`headwise train translate --data {data}{begun} --epochs {epochs} --patience {patience}{settings}`
 
 {pairs:,} pairs, epochs: {epochs_run}, seed {seed}, batches of about {tokens} tokens, dropout {dropout}, label smoothing
 {label_smoothing}, Adam (0.9, 0.98), inverse-square-root schedule with {warmup_steps} warm-up steps; the weights are the mean
-of those after the best epochs on valid (greedy): {averaged} of them.
+of those after the best epochs on valid (greedy): {averaged} of them.{start}
 
 ## What it cannot do
 
@@ -45,16 +47,25 @@ data hold, the errors too.
 """
 
 
-def write_card(translator: Translator, data: Path, recipe: Recipe, **run: int) -> str:
-    """The card as Markdown, with scores measured now. run: pairs, epochs, patience, epochs_run, averaged."""
+START = """
+
+It began with the weights, the heads and the tokenizer of `{name}`; how those came about, that model's own card says."""
+
+
+def write_card(translator: Translator, data: Path, recipe: Recipe, start: Path | None = None, **run: int) -> str:
+    """The card as Markdown, with scores measured now. start: the model's folder that training began with. run: pairs, epochs,
+    patience, epochs_run, averaged."""
     sources, references = zip(*read_pairs(data, "valid"), strict=True)
     beam, greedy = (score(translator.translate(sources, how), references) for how in (Search(), Search(beams=1)))
-    defaults = asdict(Recipe())
+    defaults = asdict(Recipe()) | ({} if start is None else sizes(translator.model.config))
     settings = "".join(f" --set {name}={value}" for name, value in asdict(recipe).items() if value != defaults[name])
     readme = data / "README.md"
     return CARD.format(
         **asdict(recipe) | {"vocab_size": translator.tokenizer.get_vocab_size()},
         label_smoothing=translator.model.config.label_smoothing,
+        heads=_heads(translator.model),
+        begun="" if start is None else f" --from {start.name}",
+        start="" if start is None else START.format(name=start.name),
         parameters=sum(parameter.numel() for parameter in translator.model.parameters()),
         sentences=beam.sentences,
         beam=beam.bleu,
@@ -69,3 +80,11 @@ def write_card(translator: Translator, data: Path, recipe: Recipe, **run: int) -
         if readme.is_file()
         else f"{data.name}: none given.",
     )
+
+
+def _heads(model: Transformer) -> str:
+    """How many a layer has, or all layers together where they differ."""
+    counts = [(module.num_heads, module.num_kv_heads) for module in attentions(model).values()]
+    heads, kv_heads = counts[0] if len(set(counts)) == 1 else map(sum, zip(*counts, strict=True))
+    where = "" if len(set(counts)) == 1 else f" in {len(counts)} attention modules"
+    return f"{heads} heads{where}" + ("" if heads == kv_heads else f" ({kv_heads} for keys and values)")

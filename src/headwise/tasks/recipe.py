@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Any, Literal
+
+from headwise.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,12 @@ class Recipe:
                 raise ValueError(f"{name}: expected at least 1; got {getattr(self, name)}")
         if self.vocab_size < 16 or self.max_positions < 2 or not 0 < self.lr_scale < inf:
             raise ValueError("expected vocab_size of at least 16, max_positions of at least 2 and a positive lr_scale")
+
+
+def sizes(config: TransformerConfig) -> dict[str, Any]:
+    """What a recipe says of a model that is there; heads are counted as they were before any were pruned or grouped."""
+    same = ("vocab_size", "embed_dim", "num_heads", "feedforward_dim", "max_positions", "norm")
+    if config.num_encoder_layers != config.num_decoder_layers:
+        layers = f"{config.num_encoder_layers} and {config.num_decoder_layers}"
+        raise ValueError(f"a recipe has as many layers in the decoder as in the encoder; the model has {layers}")
+    return {name: getattr(config, name) for name in same} | {"num_layers": config.num_encoder_layers}

@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from headwise.models.checkpoint.folder import write
+from headwise.models.checkpoint.heads import arrange, own_entry
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
 from headwise.tasks.pairs import Batches, Ids, read_pairs
-from headwise.tasks.recipe import Recipe
+from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.scoring import bleu
 from headwise.tasks.tokens import SPECIAL, train_tokenizer
 from headwise.tasks.translate import Search, Translator, main_script
@@ -81,26 +82,42 @@ class EpochLines(Callback):
         print(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {numbers}", flush=True)
 
 
+Pairs = Sequence[tuple[str, str]]
+
+
 def train(
-    data: Path, out: Path, recipe: Recipe, *, epochs: int = 16, patience: int = 5, checkpoint_every: int = 100
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    start: Path | None = None,
+    epochs: int = 16,
+    patience: int = 5,
+    checkpoint_every: int = 100,
 ) -> Translator:
     """Trains on data/train.tsv, tunes on data/valid.tsv, writes the model to ``out``; run again, goes on where it stopped.
 
     ``out`` gets checkpoints/last.ckpt every ``checkpoint_every`` steps, log/version_*/metrics.csv, and at the end what
     ``Translator.save`` writes and a card. patience: epochs without a better BLEU (greedy, valid)
     after which it stops early.
+
+    start: a folder as ``Translator.save`` writes it; training begins with its weights, its tokenizer and its heads, pruned or
+    grouped as they may be. Raises ValueError where the recipe's sizes are not that model's ``sizes``.
     """
+    if start is not None and out.resolve() == start.resolve():
+        raise ValueError(f"{out} is where training begins: choose another folder for what comes out")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # lightning 2.6 with torch 2.13
     warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # a run that goes on
     lightning.seed_everything(recipe.seed, verbose=False)
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
-    tokenizer = train_tokenizer((side for pair in train_pairs for side in pair), recipe.vocab_size)
+    first = _new(recipe, train_pairs) if start is None else _trained(start, recipe)
+    model, tokenizer = first.model, first.tokenizer
     train_pairs, valid_pairs = (_fitting(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
-    model = Transformer(model_config(recipe, tokenizer))
     resume = out / "checkpoints" / "last.ckpt"
     out.mkdir(parents=True, exist_ok=True)
-    _same_run(out / "recipe.json", recipe, [*train_pairs, *valid_pairs], begun=resume.exists())
+    pairs = [*train_pairs, *valid_pairs]
+    _same_run(out / "recipe.json", recipe, pairs, begun=resume.exists(), start=None if start is None else first)
     batches, valid_batches = (_batches(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
     last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
     trainer = lightning.Trainer(
@@ -126,9 +143,26 @@ def train(
     Translator(model, tokenizer, main_script(source for source, _ in train_pairs)).save(out)
     trained = Translator.load(out)  # as stored: what the card says is measured on what a user gets
     run = {"epochs": epochs, "patience": patience, "epochs_run": trainer.current_epoch, "averaged": len(best.best_k_models)}
-    card = write_card(trained, data, recipe, pairs=len(train_pairs), **run)
+    card = write_card(trained, data, recipe, start, pairs=len(train_pairs), **run)
     write(out / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
     return trained
+
+
+def _new(recipe: Recipe, pairs: Pairs) -> Translator:
+    tokenizer = train_tokenizer((side for pair in pairs for side in pair), recipe.vocab_size)
+    return Translator(Transformer(model_config(recipe, tokenizer)), tokenizer)
+
+
+def _trained(folder: Path, recipe: Recipe) -> Translator:
+    """The model of a folder, with the recipe's dropout."""
+    found = Translator.load(folder)
+    others = [f"{name}={size}" for name, size in sizes(found.model.config).items() if getattr(recipe, name) != size]
+    if others:
+        raise ValueError(f"{folder} holds a model with {', '.join(others)}; the recipe says otherwise")
+    model = Transformer(replace(found.model.config, dropout=recipe.dropout))
+    arrange(model, own_entry(found.model, model))
+    model.load_state_dict(found.model.state_dict())
+    return Translator(model, found.tokenizer)
 
 
 def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
@@ -147,9 +181,6 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
         bos_token_id=SPECIAL.index("<s>"),
         eos_token_id=SPECIAL.index("</s>"),
     )
-
-
-Pairs = Sequence[tuple[str, str]]
 
 
 def _ids(pairs: Pairs, tokenizer: Tokenizer) -> list[tuple[Ids, Ids]]:
@@ -189,15 +220,24 @@ def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoin
     return last, best
 
 
-def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool) -> None:
-    """Keeps what the run is made of, recipe and data; refuses to go on with something else."""
-    now = {**asdict(recipe), "data": hashlib.sha256(json.dumps(pairs).encode()).hexdigest()}
+def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool, start: Translator | None = None) -> None:
+    """Keeps what the run is made of, recipe, data and the model it began with; refuses to go on with something else."""
+    data = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    now = asdict(recipe) | {"data": data, "start": None if start is None else _hash(start)}
     if begun and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
         if changed:
             raise ValueError(f"{path.parent} was begun with {', '.join(changed)}; go on with that or choose another folder")
     write(path, lambda place: place.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8"))
+
+
+def _hash(start: Translator) -> str:
+    """Of the weights, with their names and shapes, and of the tokenizer."""
+    found = hashlib.sha256(start.tokenizer.to_str().encode())
+    for name, weight in start.model.state_dict().items():
+        found.update(f"{name} {list(weight.shape)}".encode() + weight.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _average(paths: Sequence[Path]) -> dict[str, Tensor]:
