@@ -158,11 +158,7 @@ def in_turn(whole: Callable[[], object], other: Callable[[], object]) -> dict[st
 
 
 COLOURS = {"gradient": "#0072B2", "leave-one-out": "#D55E00", "random": "#7F7F7F"}  # Okabe and Ito's, told apart by most eyes
-LABELS = {
-    "gradient": "least gradient first",
-    "leave-one-out": "least loss when left out first",
-    "random": "at random, 3 orders",
-}
+LABELS = {"gradient": "by gradients of gates", "leave-one-out": "by leaving one out", "random": "at random (3 orders)"}
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:
@@ -177,11 +173,11 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         value, low, high = limits(whole[number])
         ax.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
         ax.axhline(value, color="black", linewidth=1, linestyle=":")
-        ax.annotate("whole model", (9, value), xytext=(0, 4), textcoords="offset points", fontsize=9)
-        for name in ("gradient", "leave-one-out"):
+        ax.annotate("whole model", (6.3, value), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+        for name, aside in (("gradient", 0.3), ("leave-one-out", -0.3)):  # so that no bar hides another
             chosen = [whole] + [one for one in rest if one["order"] == name]
             middle, low, high = np.array([limits(one[number]) for one in chosen]).T
-            heads = [one["heads"] for one in chosen]
+            heads = [one["heads"] + aside for one in chosen]
             bars = np.stack([middle - low, high - middle])
             ax.errorbar(heads, middle, bars, color=COLOURS[name], marker="o", markersize=4, capsize=2.5, label=LABELS[name])
         at_random = [[whole] + [one for one in rest if one["order"] == f"random {seed}"] for seed in range(RANDOM)]
@@ -195,7 +191,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="black", alpha=0.08)
     figure.axes[0].set_ylim(bottom=0)
-    figure.axes[1].legend(title="order of removal", frameon=False, loc="upper left")
+    figure.axes[0].legend(title="order of removal", frameon=False, loc="lower left", alignment="left")
     figure.supxlabel(
         "1,500 sentences of valid, English to Chinese; bars, and the band round the whole model: 95 % bootstrap over "
         "sentences; grey: mean and range of the orders",
