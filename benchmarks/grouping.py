@@ -6,8 +6,8 @@ DATA: the folder with train and valid that the model was trained on. RUNS, or el
 so that an interrupted run goes on.
 
 Writes docs/results/grouping.json. The recipe was fixed beforehand: the learning rate climbs to where the shipped model's own
-training had ended (3.5e-4), and what stands at the end of the epoch is taken, so that nothing is chosen on valid. The control is
-trained on alike, with all its heads. About ten minutes a model on one free core.
+training had ended (3.5e-4), and what stands at the end of the epoch is taken, so that nothing is chosen on valid. The control
+is trained on alike, with all its heads. About six minutes a model on one free core.
 """
 
 from __future__ import annotations
