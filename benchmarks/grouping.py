@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from quality import Quality, Times, estimate, measure, parameters, publish
 
 import headwise as hw
-from headwise.cli import SHIPPED
+from headwise.cli.common import SHIPPED
 from headwise.tasks.pairs import read_pairs
 from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.training import train

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import headwise as hw
 from headwise.attention.record import Recorded
-from headwise.insight.statistics import HeadStatistics
+from headwise.insight.measuring.statistics import HeadStatistics
 
 HEADS, HEAD_DIM, SAMPLED = 12, 64, 8
 

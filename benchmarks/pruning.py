@@ -28,8 +28,8 @@ from quality import RESAMPLES, SEED, batches, kept, measure, parameters, publish
 from scipy.stats import spearmanr
 
 import headwise as hw
-from headwise.cli import SHIPPED
-from headwise.insight.importance import Importance
+from headwise.cli.common import SHIPPED
+from headwise.insight.operating.importance import Importance
 from headwise.tasks.pairs import read_pairs
 from headwise.tasks.translate import Search, Translator
 

@@ -26,7 +26,7 @@ LOOKING INTO HEADS
     observe(model)       a context that records every call of its attention modules, of ours and of transformers' models
     Keep(heads=, last=, folder=, ...)   how much of a long run is kept, and where; open_record(folder): what lies there
     statistics(record)   entropy, distance, shares and top keys of every head, exact (the names of the numbers:
-                         python -m pydoc headwise.insight.statistics); with tokens=, groups=, places= more of them
+                         python -m pydoc headwise.insight.measuring.statistics); with tokens=, groups=, places= more of them
     places               Line, Grid: what a distance is: in seconds, or between patches of a picture
     bootstrap(measured)  their means over a data set, with intervals
     similarity           weights(record), outputs(record): every head with every head
@@ -74,19 +74,21 @@ from headwise.attention import cache, masks, positions
 from headwise.attention.backends import backends
 from headwise.attention.functional import attend, attend_with_lse, attention_weights, which_backend
 from headwise.attention.module import MultiHeadAttention, Scores
-from headwise.insight import ablation, compat, places, similarity, weights
-from headwise.insight.ablation import ablate
-from headwise.insight.bootstrap import bootstrap
-from headwise.insight.gates import gates
-from headwise.insight.grouping import group_heads
-from headwise.insight.importance import importance, leave_one_out
-from headwise.insight.keep import Keep, open_record
-from headwise.insight.learned_gates import LearnedGates
-from headwise.insight.observe import observe
-from headwise.insight.pruning import prune
-from headwise.insight.replacing import replace_attention
-from headwise.insight.rollout import flow, rollout
-from headwise.insight.statistics import statistics
+from headwise.insight.converting import compat, weights
+from headwise.insight.converting.replacing import replace_attention
+from headwise.insight.measuring import places, similarity
+from headwise.insight.measuring.bootstrap import bootstrap
+from headwise.insight.measuring.rollout import flow, rollout
+from headwise.insight.measuring.statistics import statistics
+from headwise.insight.observing.keep import Keep, open_record
+from headwise.insight.observing.observe import observe
+from headwise.insight.operating import ablation
+from headwise.insight.operating.ablation import ablate
+from headwise.insight.operating.gates import gates
+from headwise.insight.operating.grouping import group_heads
+from headwise.insight.operating.importance import importance, leave_one_out
+from headwise.insight.operating.learned_gates import LearnedGates
+from headwise.insight.operating.pruning import prune
 from headwise.models import ctc, diffusion, generation, speech
 from headwise.models.generation import generate
 from headwise.models.inputs.images import image_processor

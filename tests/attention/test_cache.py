@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import headwise as hw
-from headwise.insight.record import Record
+from headwise.insight.observing.record import Record
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 TURNED = {"rtol": 1e-5, "atol": 1e-5}  # angles up to 30 are computed in float32

@@ -5,8 +5,8 @@ import torch
 from heads import recorded
 
 import headwise as hw
-from headwise.insight.bootstrap import interval
-from headwise.insight.statistics import PerSequence
+from headwise.insight.measuring.bootstrap import interval
+from headwise.insight.measuring.statistics import PerSequence
 
 
 def batch(sequences: int, length: int, spread: float = 1.0) -> dict:

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import headwise as hw
-from headwise.insight import rollout, similarity, statistics
+from headwise.insight.measuring import rollout, similarity, statistics
 
 LENGTH, BLOCK = 1031, 2**16
 

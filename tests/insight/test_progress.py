@@ -8,7 +8,8 @@ import torch
 from heads import recorded
 
 import headwise as hw
-from headwise.insight import progress, statistics
+from headwise.insight import progress
+from headwise.insight.measuring import statistics
 
 
 class Terminal(io.StringIO):

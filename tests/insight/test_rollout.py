@@ -9,7 +9,7 @@ from heads import pattern, recorded
 from scipy.optimize import linprog
 
 import headwise as hw
-from headwise.insight import rollout as module
+from headwise.insight.measuring import rollout as module
 
 
 def stack(layers=3, length=7, batch=2, heads=2, **options) -> dict:

@@ -5,7 +5,7 @@ import torch
 from heads import pattern, recorded
 
 import headwise as hw
-from headwise.insight import similarity as module
+from headwise.insight.measuring import similarity as module
 
 
 def random_call(heads=3, query_len=7, key_len=11, **options):

@@ -7,7 +7,7 @@ import torch
 from heads import pattern, recorded
 
 import headwise as hw
-from headwise.insight import statistics as module
+from headwise.insight.measuring import statistics as module
 
 
 @pytest.mark.parametrize("block", [1, 60, 2**22], ids=["row by row", "some rows", "at once"])

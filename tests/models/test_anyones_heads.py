@@ -11,7 +11,7 @@ from torch import nn
 
 import headwise as hw
 from headwise.attention.record import Recorded
-from headwise.insight import observe
+from headwise.insight.observing import observe
 
 TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
 GROUPED = TEXT | {"num_key_value_heads": 2, "pad_token_id": 0}

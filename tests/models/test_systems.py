@@ -15,7 +15,7 @@ from test_parity import SYSTEMS
 
 import headwise as hw
 from headwise.attention import backends, formula
-from headwise.insight.observe import attention_modules
+from headwise.insight.observing.observe import attention_modules
 from headwise.models.bert import BertConfig, BertForMaskedLM, BertForQuestionAnswering
 from headwise.models.detr import DetrConfig, DetrForObjectDetection
 from headwise.models.dit import DiTConfig, DiTTransformer2DModel

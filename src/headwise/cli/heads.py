@@ -68,9 +68,9 @@ def prune(
     Heads are ranked on train and the models scored on valid where the data are a folder, and on every other line of a file."""
     from headwise.explorer import tables
     from headwise.explorer.compare import compare as compared
-    from headwise.insight.importance import importance
-    from headwise.insight.pruning import cuttable
-    from headwise.insight.pruning import prune as pruned
+    from headwise.insight.operating.importance import importance
+    from headwise.insight.operating.pruning import cuttable
+    from headwise.insight.operating.pruning import prune as pruned
 
     with one_sentence(), extra("train"):
         checkpoint = _checkpoint(model)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwise.attention.module import MultiHeadAttention
-from headwise.insight import similarity
-from headwise.insight.observe import attention_modules, observe
+from headwise.insight.measuring import similarity
+from headwise.insight.observing.observe import attention_modules, observe
 from headwise.insight.progress import tracked
 from headwise.tasks.examples import Checkpoint, Line
 from headwise.tasks.purposes import Answer, Batch

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from headwise.attention.record import Recorded
-from headwise.insight.bootstrap import bootstrap
-from headwise.insight.importance import importance
-from headwise.insight.observe import attention_modules, observe
-from headwise.insight.places import Grid
-from headwise.insight.statistics import MEANS, HeadStatistics, statistics
+from headwise.insight.measuring.bootstrap import bootstrap
+from headwise.insight.measuring.places import Grid
+from headwise.insight.measuring.statistics import MEANS, HeadStatistics, statistics
+from headwise.insight.observing.observe import attention_modules, observe
+from headwise.insight.operating.importance import importance
 from headwise.models.checkpoint.folder import write
 from headwise.tasks.examples import Checkpoint, Line
 from headwise.tasks.purposes import Answer, Batch

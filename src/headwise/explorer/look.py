@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.record import Recorded
-from headwise.insight.observe import attention_modules, observe
-from headwise.insight.statistics import MEANS, HeadStatistics, statistics
+from headwise.insight.measuring.statistics import MEANS, HeadStatistics, statistics
+from headwise.insight.observing.observe import attention_modules, observe
 from headwise.tasks.tokens import SPACE
 from headwise.tasks.translate import Search, Translator, search
 

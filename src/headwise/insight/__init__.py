@@ -1,1 +1,1 @@
-"""Seeing and operating on single heads: observe, statistics, similarity, rollout, gates."""
+"""Seeing, measuring, silencing, pruning and converting single heads of any model."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headwise.insight.bootstrap import interval
+from headwise.insight.measuring.bootstrap import interval
+from headwise.insight.measuring.statistics import PerSequence
 from headwise.insight.progress import tracked
-from headwise.insight.statistics import PerSequence
 from headwise.models.generation import generate
 from headwise.tasks.examples import Checkpoint, Line
 from headwise.tasks.purposes import NameClass

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from headwise.attention import formula
 from headwise.attention.record import Recorded
-from headwise.insight.measures import Measure, Rows, measures, real_queries
-from headwise.insight.places import Line, Places
+from headwise.insight.measuring.measures import Measure, Rows, measures, real_queries
+from headwise.insight.measuring.places import Line, Places
 from headwise.insight.progress import if_long
 
 BLOCK = 2**21  # weights held at a time

@@ -17,7 +17,7 @@ from headwise.attention.heads import some_heads
 from headwise.attention.masks import Dense, Mask
 from headwise.attention.positions import Added, Bias
 from headwise.attention.record import Recorded
-from headwise.insight.record import Record
+from headwise.insight.observing.record import Record
 from headwise.models.checkpoint.folder import write
 
 WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -18,7 +18,7 @@ from headwise.attention.formula import Call
 from headwise.attention.positions import Added
 from headwise.attention.record import Recorded
 from headwise.attention.tiles import Tile
-from headwise.insight import transformers
+from headwise.insight.observing import transformers
 
 WISH = "output_attentions"
 

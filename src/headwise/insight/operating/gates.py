@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from headwise.insight import transformers
-from headwise.insight.observe import attention_modules
+from headwise.insight.observing import transformers
+from headwise.insight.observing.observe import attention_modules
 
 
 @contextmanager

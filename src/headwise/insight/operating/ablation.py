@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise.attention.record import Recorded
-from headwise.insight.gates import gates
-from headwise.insight.measures import real_queries
-from headwise.insight.observe import attention_modules
+from headwise.insight.measuring.measures import real_queries
+from headwise.insight.observing.observe import attention_modules
+from headwise.insight.operating.gates import gates
 
 Runs = Mapping[str, Sequence[Recorded]]
 Heads = Float[Tensor, "*batch heads query_len value_dim"]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise.attention.record import Recorded
-from headwise.insight.measures import counted_queries, sink_share
+from headwise.insight.measuring.measures import counted_queries, sink_share
 from headwise.insight.progress import tracked
 
 BLOCK = 2**21  # weights held at a time

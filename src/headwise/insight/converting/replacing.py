@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from headwise.insight.compat import MultiheadAttention
+from headwise.insight.converting.compat import MultiheadAttention
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from headwise.attention.heads import check_pooling, pool_key_heads
-from headwise.insight.pruning import cuttable
+from headwise.insight.operating.pruning import cuttable
 from headwise.models.checkpoint.heads import settle
 
 

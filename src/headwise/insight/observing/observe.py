@@ -18,10 +18,10 @@ from headwise.attention.formula import Call
 from headwise.attention.module import MultiHeadAttention
 from headwise.attention.positions import Added
 from headwise.attention.record import Recorded
-from headwise.insight import eager, transformers
-from headwise.insight.keep import Keep
-from headwise.insight.record import Record
-from headwise.insight.transformers import Foreign
+from headwise.insight.observing import eager, transformers
+from headwise.insight.observing.keep import Keep
+from headwise.insight.observing.record import Record
+from headwise.insight.observing.transformers import Foreign
 
 log = logging.getLogger("headwise")
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise.insight.observe import attention_modules
+from headwise.insight.observing.observe import attention_modules
 
 LOW, HIGH, TEMPERATURE = -0.1, 1.1, 2 / 3  # gamma, zeta and beta, as recommended by Louizos et al. 2018, section 4
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headwise.insight.measuring.statistics import HeadStatistics, PerSequence
 from headwise.insight.progress import tracked
-from headwise.insight.statistics import HeadStatistics, PerSequence
 
 AT_ONCE = 2**22  # counts of drawn sequences held at a time
 

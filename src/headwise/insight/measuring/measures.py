@@ -14,7 +14,7 @@ from torch import Tensor
 from headwise.attention import blocks, formula
 from headwise.attention.record import Recorded
 from headwise.attention.tiles import Tile, kind
-from headwise.insight.places import Places
+from headwise.insight.measuring.places import Places
 
 
 @dataclass(frozen=True, eq=False)

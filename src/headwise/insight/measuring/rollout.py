@@ -18,8 +18,8 @@ from torch import Tensor
 
 from headwise.attention.record import Recorded
 from headwise.attention.tiles import Select
+from headwise.insight.measuring.similarity import same, single_calls
 from headwise.insight.progress import if_long, tracked
-from headwise.insight.similarity import same, single_calls
 
 BLOCK = 2**23  # weights held at a time; with fewer, long inputs have too few rows in a block for a matrix product
 LONGEST = 512  # tokens of a flow

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise.insight.bootstrap import interval
-from headwise.insight.gates import gates
-from headwise.insight.observe import attention_modules
+from headwise.insight.measuring.bootstrap import interval
+from headwise.insight.measuring.statistics import PerSequence
+from headwise.insight.observing.observe import attention_modules
+from headwise.insight.operating.gates import gates
 from headwise.insight.progress import tracked
-from headwise.insight.statistics import PerSequence
 
 Loss = Callable[[nn.Module, Any], Tensor]
 PerHead = Mapping[str, Float[Tensor, " heads"]]

@@ -3,7 +3,7 @@
     attention = hw.weights.read(layer, "flash-attn")
     state = hw.weights.write(attention, "keras")
 
-What each library's tensors look like: python -m pydoc headwise.insight.layouts
+What each library's tensors look like: python -m pydoc headwise.insight.converting.layouts
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from headwise.attention.module import PROJECTIONS, MultiHeadAttention, Scores
 from headwise.attention.positions import Bias, Rotary
-from headwise.insight.compat import MultiheadAttention
-from headwise.insight.layouts import LIBRARIES, Layout, Library, State, counts, of_modules
+from headwise.insight.converting.compat import MultiheadAttention
+from headwise.insight.converting.layouts import LIBRARIES, Layout, Library, State, counts, of_modules
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")  # what layers call the number of query heads
 BESIDE = "output.LayerNorm."  # BERT's attention holds the norm that follows it

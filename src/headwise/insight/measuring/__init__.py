@@ -1,0 +1,1 @@
+"""Exact numbers about what was recorded."""

@@ -1,0 +1,1 @@
+"""Recording what heads compute, in models of ours and of others."""

@@ -1,0 +1,1 @@
+"""Silencing, replacing, weighing and removing heads."""
