@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 import headwise as hw
+from headwise.insight.operating.importance import Importance
 from headwise.models.transformer import Transformer, TransformerConfig
 
 CROSS = "decoder.layers.1.cross_attention"
@@ -139,7 +140,7 @@ def test_rows_rank_and_normalise():
 
 def test_the_least_important_heads_go_in_groups_and_something_stays():
     numbers = {"a": torch.tensor([0.1, 0.2, 0.3]), "b": torch.tensor([4.0, 5.0, 0.05, 0.1]), "c": torch.tensor([9.0, 8.0, 7.0])}
-    found = hw.insight.importance.Importance(numbers, numbers, numbers, {"a": 1, "b": 2, "c": 1}, batches=1)
+    found = Importance(numbers, numbers, numbers, {"a": 1, "b": 2, "c": 1}, batches=1)
     assert found.least(0.0) == {}
     assert found.least(0.3) == {"a": [0], "b": [2, 3]}
     assert found.least(0.5) == {"a": [0, 1], "b": [2, 3], "c": [2]}

@@ -7,6 +7,7 @@ import torch
 
 import headwise as hw
 from headwise.attention.positions import Added
+from headwise.insight.observing.record import Record
 from headwise.models.transformer import Transformer, TransformerConfig
 
 KEEP = torch.tensor([[True] * 7, [True, True, False, True, True, True, False]])
@@ -21,7 +22,7 @@ RULES = {
 }
 
 
-def recorded(rule: str, keep: hw.Keep | None = None) -> hw.insight.record.Record:
+def recorded(rule: str, keep: hw.Keep | None = None) -> Record:
     mask, position = RULES[rule]
     torch.manual_seed(0)
     module = hw.MultiHeadAttention(24, 4, num_kv_heads=2, position=position, scores=hw.Scores(sinks=True))
