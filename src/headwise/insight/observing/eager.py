@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     listed = tuple({kind for module in model.modules() for kind in _listed(module)})
 
     def returns_weights(module: nn.Module) -> bool:
-        return isinstance(module, listed) or _takes_wish(module)
+        return isinstance(module, listed) or _takes_wish(type(module))
 
     def innermost(module: nn.Module) -> bool:
         parts = [part for part in module.modules() if part is not module]
@@ -57,7 +58,7 @@ def watched(model: nn.Module, keep: Callable[[str, Recorded], None]) -> Iterator
     found = attention_modules(model)
     with ExitStack() as hooks:
         for module in model.modules() if found else ():
-            if _takes_wish(module):
+            if _takes_wish(type(module)):
                 hooks.callback(module.register_forward_pre_hook(_wish, with_kwargs=True).remove)
         for address, module in found.items():
             hooks.callback(module.register_forward_hook(_keeper(address, keep), with_kwargs=True).remove)
@@ -100,5 +101,6 @@ def _listed(module: nn.Module) -> Iterator[type[nn.Module]]:
                 yield getattr(entry, "target_class", entry)
 
 
-def _takes_wish(module: nn.Module) -> bool:
-    return WISH in inspect.signature(type(module).forward).parameters
+@cache  # a model has few classes and many modules
+def _takes_wish(kind: type[nn.Module]) -> bool:
+    return WISH in inspect.signature(kind.forward).parameters
