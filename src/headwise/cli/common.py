@@ -19,6 +19,11 @@ DataOption = Annotated[
 ]
 
 
+def model_named(name: str | Path) -> Path | str:
+    """What is shipped, by its name, where no folder has it; otherwise what was said."""
+    return SHIPPED if str(name) == SHIPPED.name and not os.path.exists(name) else name
+
+
 def data_folder(data: Path) -> Path:
     """The folder itself, or the one of that name among the user's data sets."""
     for folder in (data, Path(os.environ.get("HEADWISE_DATA", "")) / data):

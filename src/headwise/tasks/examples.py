@@ -20,6 +20,7 @@ from headwise.models.inputs.pieces import TextTokenizer
 from headwise.models.inputs.sounds import feature_extractor
 from headwise.models.inputs.text import tokenizer
 from headwise.models.registry import load, save
+from headwise.models.seq2seq import EncoderDecoder
 from headwise.models.systems import ARCHITECTURES
 from headwise.tasks.pairs import read_lines
 from headwise.tasks.purposes import Answer, Batch, Purpose, purpose
@@ -74,7 +75,10 @@ class Checkpoint:
         path = find(folder)
         named = read_config(model_folder(path)).get("architectures") or [None]
         if named[0] is None or named[0] in ARCHITECTURES:
-            return cls(path, load(path))
+            model = load(path)
+            if isinstance(model, EncoderDecoder):
+                model.label_smoothing = 0.0  # which is for training: what is measured is -log p
+            return cls(path, model)
         try:
             import transformers
         except ModuleNotFoundError:
@@ -90,6 +94,8 @@ class Checkpoint:
         and the files that prepare its inputs. Returns it as it was stored."""
         if folder.exists() and folder.resolve() == self.folder.resolve():
             raise ValueError(f"{folder} holds the model that this one comes from: choose another folder")
+        if (folder / "config.json").exists():
+            raise ValueError(f"{folder} holds a model already: choose another folder")
         here = model_folder(self.folder)
         stored = [x.dtype for x in read_weights(here)[0].values() if x.is_floating_point()]
         save(model, folder, stored[0])
@@ -150,7 +156,10 @@ class Checkpoint:
                 raise ValueError(f"{self.folder}: the tokenizer says token {most}, and the model has {known} tokens")
         else:
             read = image_processor if "pixel_values" in self._arguments else feature_extractor
-            batch = read(self.folder)([line.file.parent / line.given for line in lines])
+            try:
+                batch = read(self.folder)([line.file.parent / line.given for line in lines])
+            except ValueError as error:
+                raise ValueError(f"{lines[0]}: {error}") from None
         wanted = [line.wanted for line in lines if line.wanted is not None]
         if self.purpose is not None and (len(wanted) == len(lines) or not self.purpose.needs_words):
             try:
