@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from headwise.cli.common import check_out, data_folder, extra, model_named, one_sentence
-from headwise.tasks.examples import Checkpoint, Line, read, some
+from headwise.tasks.examples import Checkpoint, Line, check_free, read, some
 from headwise.tasks.pairs import split_file
 
 WIDE = 160  # columns, where the output is no terminal
@@ -72,6 +72,7 @@ def prune(
     from headwise.insight.operating.pruning import prune as pruned
 
     with one_sentence(), extra("train"):
+        check_free(out)
         checkpoint = _checkpoint(model)
         share = _share(keep, sum(module.num_heads for module in cuttable(checkpoint.model).values()))
         if data.is_file():
@@ -85,7 +86,10 @@ def prune(
         found = importance(checkpoint.model, [checkpoint.batch([line]) for line in ranking])
         if not found.complete:
             raise typer.Abort
-        smaller = checkpoint.save(pruned(deepcopy(checkpoint.model), found.least(1 - share)), out)
+        gone = found.least(1 - share)
+        if not gone and share < 1:
+            raise ValueError(f"--keep {keep}: nothing can go: each module keeps a head, and heads that share keys go together")
+        smaller = checkpoint.save(pruned(deepcopy(checkpoint.model), gone), out)
         comparison = compared(checkpoint, smaller, scoring)
         _console().print(tables.comparison(comparison, _names(model, out)))
         if (stay := comparison.second.heads) != round(share * comparison.first.heads):
@@ -106,7 +110,7 @@ def compare(
 
     with one_sentence(), extra("train"):
         checkpoints = _checkpoint(first), _checkpoint(second)
-        lines = [] if data is None else _lines(checkpoints[0], _file(data, "valid"))
+        lines = [] if data is None else checkpoints[1].usable(_lines(checkpoints[0], _file(data, "valid")))[0]
         found, names = compared(*checkpoints, lines, some(lines, examples)), _names(first, second)
         console = _console()
         console.print(tables.comparison(found, names))
@@ -119,8 +123,6 @@ def _checkpoint(name: str) -> Checkpoint:
 
 def _file(data: Path, part: str) -> Path:
     """The file itself, or that of a part of a data set."""
-    if data.suffix and not data.exists():
-        raise ValueError(f"--data: there is no file {data}")
     return data if data.is_file() else split_file(data_folder(data), part)
 
 
@@ -134,7 +136,7 @@ def _lines(checkpoint: Checkpoint, file: Path, most: int | None = None) -> list[
 
 def _names(*folders: str | Path) -> list[str]:
     """The shortest that tell them apart."""
-    short = [Path(folder).name for folder in folders]
+    short = [Path(folder).resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 

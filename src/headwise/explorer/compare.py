@@ -18,8 +18,9 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.insight.measuring import similarity
 from headwise.insight.observing.observe import attention_modules, observe
 from headwise.insight.progress import tracked
-from headwise.tasks.examples import Checkpoint, Line
-from headwise.tasks.purposes import Answer, Batch
+from headwise.models.seq2seq import EncoderDecoder
+from headwise.tasks.examples import Checkpoint, Line, some
+from headwise.tasks.purposes import Batch
 from headwise.tasks.quality import Number, answers, mean, translation
 
 ROUNDS, AT_ONCE = 20, 32  # of measuring time; lines in the batch that it is measured on
@@ -65,16 +66,16 @@ class Comparison:
 def compare(first: Checkpoint, second: Checkpoint, lines: Sequence[Line] = (), examples: Sequence[Line] = ()) -> Comparison:
     """lines: what quality and speed are measured on. examples: what attention is compared on."""
     pair, quality, differences = (first, second), [dict[str, Number](), dict[str, Number]()], dict[str, Number]()
-    if lines:
+    if lines and all(one.learns(line) for one in pair for line in lines):
         found = [answers(one, lines) for one in pair]
         for name in [name for name in found[0] if name in found[1]]:
             for of, numbers in zip(quality, found, strict=True):
                 of[name] = mean(numbers[name])
             differences[name] = mean(torch.tensor(found[1][name]) - torch.tensor(found[0][name]))
         for one, of in zip(pair, quality, strict=True):
-            if isinstance(one.purpose, Answer) and one.reads_text:
+            if isinstance(one.model, EncoderDecoder) and one.reads_text:
                 of["sacreBLEU, greedy"] = translation(one, lines)
-    seconds, slower = _pace(first, second, lines[:AT_ONCE]) if lines else (None, None)
+    seconds, slower = _pace(first, second, some(lines, AT_ONCE)) if lines else (None, None)
     sides = [_side(one, of) for one, of in zip(pair, quality, strict=True)]
     return Comparison(sides[0], sides[1], len(lines), differences, seconds, slower, _matches(first, second, examples))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +34,11 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
+def plain(name: str) -> str:
+    """A name of a folder, in which nothing is obeyed."""
+    return escape("".join(letter if letter.isprintable() else " " for letter in name))
+
+
 def alike(address: str) -> str:
     """What modules have in common that differ in the number of their layer."""
     return re.sub(r"\b\d+\b", "*", address)
@@ -50,7 +56,7 @@ def heads(found: Heads, sort: str | None, width: int) -> Group:
         if room < 0:
             break
         shown.append(name)
-    lines = table("attention", "head", title=found.title)
+    lines = table("attention", "head", title=plain(found.title))
     lines.columns[1].justify = "right"
     for name in shown:
         lines.add_column(name, justify="right", no_wrap=True)
@@ -75,10 +81,10 @@ def _cell(head: Head, name: str) -> str:
 
 def comparison(found: Comparison, names: Sequence[str]) -> Table:
     """Both models' numbers and their difference."""
-    made, (first, second) = table("", *names, "difference"), (found.first, found.second)
+    made, (first, second) = table("", *map(plain, names), "difference"), (found.first, found.second)
     for column in made.columns[1:]:
         column.justify = "right"
-    made.add_row("model", first.model, second.model, "")
+    made.add_row("model", plain(first.model), plain(second.model), "")
     for name in ("heads", "parameters", "bytes"):
         one, other = getattr(first, name), getattr(second, name)
         made.add_row(name, f"{one:,}", f"{other:,}", f"{100 * (other / one - 1):+.1f} %")
@@ -93,7 +99,7 @@ def comparison(found: Comparison, names: Sequence[str]) -> Table:
 
 def matches(found: Comparison, names: Sequence[str]) -> Table:
     """Which head is which."""
-    made = table("attention", *(f"head of {name}" for name in names), "parameters alike", "attention alike")
+    made = table("attention", *(f"head of {plain(name)}" for name in names), "parameters alike", "attention alike")
     for column in made.columns[1:]:
         column.justify = "right"
     for match in found.matches:
