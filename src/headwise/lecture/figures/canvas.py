@@ -72,6 +72,6 @@ class Canvas:
     def text(
         self, x: float, y: float, text: str, size: float = 10, colour: str = INK, bottom: bool = False, left: bool = False
     ) -> None:
-        self.page.text(
-            x, y, text, fontsize=size, color=colour, ha="left" if left else "center", va="bottom" if bottom else "center"
-        )
+        """Formulas stand between dollars; tokens, which may hold any sign, are set as ticks."""
+        across, along = "left" if left else "center", "bottom" if bottom else "center"
+        self.page.text(x, y, text, fontsize=size, color=colour, ha=across, va=along, parse_math=True)
