@@ -12,13 +12,15 @@ from numpy.typing import ArrayLike
 
 WEIGHTS, VALUES = "viridis", "PuOr"  # 0 to 1, and around 0: both read by colour-blind eyes
 INK, QUIET, PAPER = "#222222", "#666666", "#f3f3f3"
+Length = int | float
+Point, Place = tuple[Length, Length], tuple[Length, Length, Length, Length]  # x, y; left, bottom, width, height
 HEADS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#000000")
 
 
 class Canvas:
     """A page; places are in its units, 16 wide and 9 high, y upwards."""
 
-    def __init__(self, width: float = 16, height: float = 9) -> None:
+    def __init__(self, width: Length = 16, height: Length = 9) -> None:
         self.figure = Figure(figsize=(width * 0.8, height * 0.8))
         self.width, self.height = width, height
         self.page = self.figure.add_axes((0, 0, 1, 1))
@@ -27,7 +29,7 @@ class Canvas:
 
     def heat(
         self,
-        place: tuple[float, float, float, float],
+        place: Place,
         matrix: ArrayLike,
         name: str = "",
         shape: Sequence[int] | str = "",
@@ -55,22 +57,22 @@ class Canvas:
         if shown:
             self.text(left + width / 2, bottom - (0.3 if not columns else 0.75), shown, size=9, colour=QUIET)
 
-    def box(self, place: tuple[float, float, float, float], text: str, colour: str = PAPER) -> None:
+    def box(self, place: Place, text: str, colour: str = PAPER) -> None:
         left, bottom, width, height = place
         style = "round,pad=0,rounding_size=0.12"
         self.page.add_patch(FancyBboxPatch((left, bottom), width, height, style, facecolor=colour, edgecolor=QUIET))
         self.text(left + width / 2, bottom + height / 2, text, size=11)
 
-    def arrow(self, start: tuple[float, float], end: tuple[float, float], text: str = "", colour: str = QUIET) -> None:
+    def arrow(self, start: Point, end: Point, text: str = "", colour: str = QUIET) -> None:
         self.page.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=colour, linewidth=1.4))
         if text:
             self.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.13, text, size=9, bottom=True, colour=colour)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+    def line(self, start: Point, end: Point) -> None:
         self.page.plot(*zip(start, end, strict=True), color=QUIET, linewidth=1.4)
 
     def text(
-        self, x: float, y: float, text: str, size: float = 10, colour: str = INK, bottom: bool = False, left: bool = False
+        self, x: Length, y: Length, text: str, size: Length = 10, colour: str = INK, bottom: bool = False, left: bool = False
     ) -> None:
         """Formulas stand between dollars; tokens, which may hold any sign, are set as ticks."""
         across, along = "left" if left else "center", "bottom" if bottom else "center"
