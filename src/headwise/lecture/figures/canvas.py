@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 WEIGHTS, VALUES = "viridis", "PuOr"  # 0 to 1, and around 0: both read by colour-blind eyes
 INK, QUIET, PAPER = "#222222", "#666666", "#f3f3f3"
 Length = int | float
-Point, Place = tuple[Length, Length], tuple[Length, Length, Length, Length]  # x, y; left, bottom, width, height
+Point = tuple[Length, Length]  # x, y
+Place = tuple[Length, Length, Length, Length]  # left, bottom, width, height
 HEADS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#000000")
 
 
