@@ -243,7 +243,7 @@ class TestWrongCalls:
         module.v_proj = torch.nn.utils.parametrizations.weight_norm(module.v_proj)
         with pytest.raises(ValueError, match="v_proj is a ParametrizedLinear"):
             hw.prune(module, {"": [0]})
-        with pytest.raises(ValueError, match="Linear cannot be cut: it has no hw.MultiHeadAttention"):
+        with pytest.raises(ValueError, match="Linear cannot be cut"):
             hw.prune(torch.nn.Linear(2, 3), {"": [0]})
 
         class Own(hw.positions.Bias):
