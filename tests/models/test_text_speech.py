@@ -231,7 +231,7 @@ BAD = {
         {"model_type": "xlnet"},
         "xlnet needs a tokenizer.json; spm_char.model",
     ),
-    "not its files": (wav2vec2, "config", {"model_type": "whisper"}, "holds no tokenizer; looked for tokenizer.json"),
+    "not its files": (wav2vec2, "config", {"model_type": "whisper"}, "holds no tokenizer: copy it from where"),
 }
 
 
