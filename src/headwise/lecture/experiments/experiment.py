@@ -26,13 +26,17 @@ class Workspace:
     data: Path
     runs: Path
 
-    def kept(self, name: str, make: Callable[[], Numbers]) -> Numbers:
-        """What ``make`` returns, made once: an interrupted experiment goes on where it stopped."""
-        path = self.runs / f"{name}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, make())
-        return json.loads(path.read_text(encoding="utf-8"))
+    def kept(self, name: str, size: Any, make: Callable[[], Numbers]) -> Numbers:
+        """What ``make`` returns, made once for each size: an interrupted experiment goes on where it stopped."""
+        path, settings = self.runs / f"{name}.json", json.loads(json.dumps(asdict(size)))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["settings"] == settings:
+                return found["numbers"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        numbers = make()
+        write_json(path, {"settings": settings, "numbers": numbers})
+        return numbers
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ Ours is small and trained for minutes, by the recipe of ``headwise train transla
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch.nn import functional
 
 from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import Numbers, key
+from headwise.lecture.experiments.small import check_equal
 from headwise.tasks.pairs import pad, read_pairs
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import bleu
@@ -58,27 +58,22 @@ class Size:
 
 
 def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
-    """loss: nats per target token of valid, without label smoothing; bleu: greedy, valid; parameters; and, so that a run of
-    one epoch can be compared, "first epoch": the smoothed loss on valid that training itself logged after it."""
+    """loss: nats per target token of valid, without label smoothing; bleu: greedy, valid (which chose the epoch, too)."""
     found = Numbers()
     for heads in size.heads:
-        name = f"{folder(seed, heads, size)} scores"
-        found |= workspace.kept(name, lambda heads=heads: _scores(seed, heads, size, workspace))
-    parameters = {found[key("parameters", heads=heads)] for heads in size.heads}
-    if len(parameters) != 1:
-        raise ValueError(f"expected equal parameters for every number of heads; got {sorted(parameters)}")
-    if size.epochs == 1:  # a quick run; what was not trained as long is not comparable
-        found = {name: value for name, value in found.items() if name.startswith(("first epoch", "parameters"))}
+        name = f"{folder(seed, heads)} scores"
+        found |= workspace.kept(name, size, partial(_scores, seed, heads, size, workspace))
+    check_equal({heads: found[key("parameters", heads=heads)] for heads in size.heads})
     return found
 
 
-def folder(seed: int, heads: int, size: Size) -> str:
-    return f"translation/{size.epochs} epochs, {heads} heads, seed {seed}"
+def folder(seed: int, heads: int) -> str:
+    return f"translation/{heads} heads, seed {seed}"
 
 
 def trained(seed: int, heads: int, size: Size, workspace: Workspace) -> Translator:
     """The model of one condition: trained here, or before; interrupted training goes on."""
-    out = workspace.runs / folder(seed, heads, size)
+    out = workspace.runs / folder(seed, heads)
     if not (out / "README.md").exists():  # the last that training writes
         train(workspace.data, out, size.recipe(heads, seed), epochs=size.epochs, patience=size.epochs)
     return Translator.load(out)
@@ -92,7 +87,6 @@ def _scores(seed: int, heads: int, size: Size, workspace: Workspace) -> Numbers:
         key("loss", heads=heads): held_out_loss(translator, pairs),
         key("bleu", heads=heads): bleu(translator.translate(sources, Search(beams=1)), references),
         key("parameters", heads=heads): sum(parameter.numel() for parameter in translator.model.parameters()),
-        key("first epoch", heads=heads): first_epoch_loss(workspace.runs / folder(seed, heads, size) / "log"),
     }
 
 
@@ -116,20 +110,11 @@ def batch_of(translator: Translator, pairs: list[tuple[str, str]]) -> dict[str, 
     return {"input_ids": input_ids, "attention_mask": mask, "labels": pad(targets, -100)}
 
 
-def first_epoch_loss(log: Path) -> float:
-    """The loss on valid after the first epoch, from the metrics that training keeps (a version for every resumption)."""
-    rows = []
-    for path in log.glob("version_*/metrics.csv"):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows += [row for row in csv.DictReader(file) if row.get("valid_loss")]
-    return float(min(rows, key=lambda row: int(row["step"]))["valid_loss"])
-
-
 EXPERIMENT = Experiment(
     name="translation",
     about="Small translation models with 1 to 32 heads and the same parameters, trained alike.",
     samples="valid: 1,500 held-out sentences for every model",
     run=run,
     full=Size(),
-    quick=Size(heads=(1, 8), epochs=1),
+    quick=Size(heads=(8,)),
 )
