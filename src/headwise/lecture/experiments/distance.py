@@ -39,7 +39,7 @@ class Size:
     length: int = 128
     tokens: int = 16
     embed_dim: int = 32
-    steps: int = 1000
+    steps: int = 600
     batch: int = 16
     lr: float = 1e-2
     held_out: int = 512

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent.parent / "results"
 CONFIDENCE = 0.95
 METHOD = f"{CONFIDENCE:.0%} Student t interval over seeds; differences are taken seed by seed"
 
-Numbers = dict[str, float]  # what one seed found: name and condition, as ``key`` writes them -> value
+Numbers = dict[str, float | int]  # what one seed found: name and condition, as ``key`` writes them -> value
 
 
 def key(name: str, **where: object) -> str:
