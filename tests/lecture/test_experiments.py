@@ -19,7 +19,9 @@ from headwise.lecture.experiments import (
 from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
 
 WORDS = {"a": "甲", "b": "乙", "c": "丙", "d": "丁", "e": "戊"}
-TRANSLATION = translation.Size((1, 4, 8, 16, 32), 1, 32, embed_dim=64, num_layers=1, feedforward_dim=16, max_positions=16)
+TRANSLATION = translation.Size(
+    (1, 4, 8, 16, 32), 1, 32, embed_dim=64, num_layers=1, feedforward_dim=16, max_positions=16, tokens=9
+)
 TINY = {
     "two_fetch": replace(two_fetch.EXPERIMENT.full, vocabularies=(3, 5), steps=2, batch=3, held_out=7, embed_dim=16),
     "distance": replace(distance.EXPERIMENT.full, length=80, steps=2, batch=2, held_out=7),
@@ -147,6 +149,6 @@ def test_removing_all_heads_in_turn_ends_where_none_is_left(workspace, tmp_path)
     costs = ablation.leave_one_out(translator.model, batches)
     losses = ablation.removed_in_turn(translator.model, costs, batches)
     assert len(losses) == 1 + 3 * 8
-    assert losses[0] == pytest.approx(float(translator.model(**batches[0]).loss), abs=1e-5)
+    assert losses[0] == pytest.approx(translator.model(**batches[0]).loss.item(), abs=1e-5)
     least_address, least = costs.ranking()[-1]
     assert losses[1] - losses[0] == pytest.approx(float(costs.value[least_address][least]), abs=1e-5)

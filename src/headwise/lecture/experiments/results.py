@@ -77,7 +77,7 @@ class Results:
         wanted = key(name, **where)
         if wanted not in self.keys:
             raise KeyError(f"{self.experiment} has no {wanted!r}; it has {', '.join(map(repr, self.keys))}")
-        return [numbers[wanted] for numbers in self.by_seed.values()]
+        return [float(numbers[wanted]) for numbers in self.by_seed.values()]
 
     def interval(self, name: str, **where: object) -> Interval:
         return interval(self.values(name, **where))
