@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.tsv(.gz) and valid.tsv(.gz)")
     parser.add_argument("--runs", type=Path, default=Path("runs/lecture"), help="what is finished is kept here")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where full results are written")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of an experiment's seeds; all, if none is named")
     parser.add_argument("--quick", action="store_true", help="a part of it, anew; says where it differs and writes nothing")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in EXPERIMENTS]:
@@ -23,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as fresh:
         workspace = Workspace(given.data, Path(fresh) if given.quick else given.runs)
         for name in given.names or EXPERIMENTS:
-            results = EXPERIMENTS[name].measure(workspace, given.quick)
+            results = EXPERIMENTS[name].measure(workspace, given.quick, given.seeds)
             if given.quick:
                 differing = compare(read(name, given.out), results)
                 print(f"{name}: {len(results.keys)} numbers, {len(differing)} of them outside what was expected")

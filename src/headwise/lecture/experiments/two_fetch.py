@@ -53,8 +53,8 @@ def draw(sequences: int, generator: torch.Generator, length: int, tokens: int) -
 
 
 def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
-    """accuracy: both answers right; unordered: the two right tokens, in either order; by number of tokens, and on average.
-    loss: nats per answer."""
+    """accuracy: both answers right; better, worse: of the two answers, the one that is right more often, and the other;
+    unordered: the two right tokens, in either order; by number of tokens, the accuracy on average too. loss: nats per answer."""
     found = Numbers()
     for heads in size.heads:
         for tokens in size.vocabularies:
@@ -74,9 +74,12 @@ def _one(seed: int, heads: int, tokens: int, size: Size) -> Numbers:
     model = trained(make, draws, seed, size.steps, size.batch, size.lr)
     drawn = held_out(draws, seed, size.held_out)
     said, loss = answers(model, drawn)
-    unordered = said.sort(-1).values == drawn.targets.sort(-1).values
+    right, unordered = said == drawn.targets, said.sort(-1).values == drawn.targets.sort(-1).values
+    by_answer = right.double().mean((0, 1)).tolist()
     numbers = {
-        "accuracy": float((said == drawn.targets).all(-1).double().mean()),
+        "accuracy": float(right.all(-1).double().mean()),
+        "better": max(by_answer),
+        "worse": min(by_answer),
         "unordered": float(unordered.all(-1).double().mean()),
         "loss": loss,
         "parameters": parameters(model),
