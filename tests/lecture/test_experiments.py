@@ -16,6 +16,8 @@ from headwise.lecture.experiments import (
     translation,
     two_fetch,
 )
+from headwise.lecture.experiments import __main__ as command
+from headwise.lecture.experiments.results import read
 from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
 
 WORDS = {"a": "甲", "b": "乙", "c": "丙", "d": "丁", "e": "戊"}
@@ -72,6 +74,29 @@ def test_what_is_finished_is_kept_unless_the_size_changes(tmp_path):
     assert workspace.kept("one", TRANSLATION, make) == {"made": 0.0}
     assert workspace.kept("one", TRANSLATION, make) == {"made": 0.0}
     assert workspace.kept("one", replace(TRANSLATION, epochs=7), make) == {"made": 1.0}
+
+
+def test_a_full_run_writes_results_and_a_quick_one_compares_with_them(tmp_path, monkeypatch, capsys):
+    tiny = TINY["two_fetch"]
+    small = replace(EXPERIMENTS["two_fetch"], full=tiny, quick=replace(tiny, heads=(1, 8)))
+    monkeypatch.setitem(EXPERIMENTS, "two_fetch", small)
+    where = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    command.main(["two_fetch", "--seeds", "0", "1", "2", *where])
+    found = read("two_fetch", tmp_path / "out")
+    assert found.seeds == (0, 1, 2)
+    command.main(["two_fetch", "--quick", *where])
+    assert "two_fetch: 26 numbers, 0 of them" in capsys.readouterr().out  # the first seed again
+    by_seed = {
+        seed: {name: 50.0 + seed if "loss" in name else x for name, x in numbers.items()}
+        for seed, numbers in found.by_seed.items()
+    }
+    replace(found, by_seed=by_seed).write(tmp_path / "out")
+    command.main(["two_fetch", "--quick", *where])
+    said = capsys.readouterr().out
+    assert "26 numbers, 4 of them" in said
+    assert "loss heads=8 tokens=5: " in said
+    with pytest.raises(SystemExit):
+        command.main(["no such experiment", *where])
 
 
 def test_two_fetches_ask_for_two_different_places_in_an_order_that_matters():

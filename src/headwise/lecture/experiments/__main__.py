@@ -10,7 +10,7 @@ from headwise.lecture.experiments import EXPERIMENTS, Workspace
 from headwise.lecture.experiments.results import FOLDER, compare, read
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m headwise.lecture.experiments", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; all, if none is named")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.tsv(.gz) and valid.tsv(.gz)")
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="where full results are written")
     parser.add_argument("--seeds", type=int, nargs="+", help="some of an experiment's seeds; all, if none is named")
     parser.add_argument("--quick", action="store_true", help="a part of it, anew; says where it differs and writes nothing")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in EXPERIMENTS]:
         parser.error(f"no experiment {unknown[0]!r}; there is {', '.join(EXPERIMENTS)}")
     with tempfile.TemporaryDirectory() as fresh:
