@@ -39,7 +39,7 @@ def test_softmax_elements_and_bytes_are_those_of_the_tensors(heads):
     with hw.observe(module) as record:
         y = module(x)
     call, found = record[""][0], {step.name: step for step in steps(EMBED_DIM, heads, LENGTH)}
-    assert found["softmax"].softmax == call.weights().numel()
+    assert found["softmax"].exponentials == call.weights().numel()
     made = {
         "project": (call.query, call.key, call.value),
         "scores": (call.weights(stage="product"),),
@@ -54,8 +54,8 @@ def test_softmax_elements_and_bytes_are_those_of_the_tensors(heads):
 def test_only_softmax_work_and_its_bytes_grow_with_heads():
     one, five = total(EMBED_DIM, 1, LENGTH), total(EMBED_DIM, 5, LENGTH)
     assert (one.parameters, one.multiply_adds) == (five.parameters, five.multiply_adds)
-    assert five.softmax == 5 * one.softmax
-    assert five.bytes - one.bytes == 2 * 4 * (five.softmax - one.softmax)
+    assert five.exponentials == 5 * one.exponentials
+    assert five.bytes - one.bytes == 2 * 4 * (five.exponentials - one.exponentials)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One step of one sequence's pass. multiply_adds: of matrix products. softmax: elements that go through an exponential.
+    """One step of one sequence's pass. multiply_adds: of matrix products. exponentials: of the softmax.
     bytes: of what the step makes, in float32."""
 
     name: str
     parameters: int
     multiply_adds: int
-    softmax: int
+    exponentials: int
     bytes: int
 
 
@@ -40,5 +40,5 @@ def steps(embed_dim: int, num_heads: int, length: int, itemsize: int = 4) -> tup
 def total(embed_dim: int, num_heads: int, length: int, itemsize: int = 4) -> Step:
     """All steps together; bytes: were everything kept."""
     found = steps(embed_dim, num_heads, length, itemsize)
-    sums = (sum(getattr(step, name) for step in found) for name in ("parameters", "multiply_adds", "softmax", "bytes"))
+    sums = (sum(getattr(step, name) for step in found) for name in ("parameters", "multiply_adds", "exponentials", "bytes"))
     return Step("all", *sums)

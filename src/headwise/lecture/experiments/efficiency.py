@@ -40,7 +40,7 @@ class Size:
 
 @torch.no_grad()
 def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
-    """parameters, multiply_adds, softmax: from the formula. time: of the module / that with one head. formula, fused: of
+    """parameters, multiply_adds, exponentials: from the formula. time: of the module / that with one head. formula, fused: of
     attention alone / that with one head, by each path; slower: of the formula / the fused path. batched: of one call / a loop
     over heads. formula_bytes, fused_bytes: the most memory that one call takes beyond its inputs."""
     torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def _counted(length: int, size: Size) -> Numbers:
     return {
         key(name, heads=heads, length=length): getattr(cost, name)
         for heads, cost in costs.items()
-        for name in ("parameters", "multiply_adds", "softmax")
+        for name in ("parameters", "multiply_adds", "exponentials")
     }
 
 

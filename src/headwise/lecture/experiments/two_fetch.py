@@ -54,7 +54,7 @@ def draw(sequences: int, generator: torch.Generator, length: int, tokens: int) -
 
 def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
     """accuracy: both answers right; better, worse: of the two answers, the one that is right more often, and the other;
-    unordered: the two right tokens, in either order; loss: nats an answer. All by number of tokens; accuracy on average, too."""
+    unordered: the two right tokens, in either order; loss: nats an answer. All by number of tokens; accuracy averaged too."""
     found = Numbers()
     for heads in size.heads:
         for tokens in size.vocabularies:
