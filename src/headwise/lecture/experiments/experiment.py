@@ -64,7 +64,8 @@ class Experiment:
             by_seed = {seed: self.run(seed, size, workspace) for seed in tracked(seeds, self.name)}
         finally:
             torch.set_num_threads(before)
-        command = f"python -m headwise.lecture.experiments {self.name}{' --quick' if quick else ''}"
+        which = "--quick" if quick else f"--seeds {' '.join(map(str, seeds))}"
+        command = f"python -m headwise.lecture.experiments {self.name} --data tatoeba_en_zh {which}"
         return Results(
             self.name,
             command,
