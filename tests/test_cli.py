@@ -130,7 +130,7 @@ def test_train_names_what_is_wrong(tmp_path):
     assert "no width in the recipe" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "width=3"))
     assert "embed_dim" in refused(headwise("train", "translate", "--data", tmp_path, "--set", "embed_dim=wide"))
     assert "train.tsv" in refused(headwise("train", "translate", "--data", tmp_path, "--out", tmp_path / "out"))
-    assert "no folder" in refused(headwise("train", "translate", "--data", tmp_path / "none", "--out", tmp_path / "out"))
+    assert "nothing at" in refused(headwise("train", "translate", "--data", tmp_path / "none", "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,7 @@
 """``headwise heads``, ``prune`` and ``compare``: what they print is what the library computes, of any family's checkpoint."""
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,7 @@ def test_every_number_of_a_head_is_the_librarys_own(folder):
     found = headwise("heads", folder / "model", "--data", folder / "pairs.tsv", "--out", folder / "heads.csv")
     assert found.exit_code == 0
     translator = Translator.load(folder / "model")
+    translator.model.label_smoothing = 0.0
     batches = [
         {"input_ids": torch.tensor(translator.encode([a])), "labels": torch.tensor(translator.encode([b]))} for a, b in PAIRS
     ]
@@ -156,6 +158,12 @@ def test_masked_tokens_are_the_same_ones_and_never_none(theirs):
         assert batch["labels"][hidden].equal(plain[hidden])
         assert batch["input_ids"][~hidden].equal(plain[~hidden])
         assert all(x.equal(checkpoint.batch([line])[name]) for name, x in batch.items())
+        assert not hidden[plain == WORDS.index("[PAD]")].any()
+    texts = [Line(file, i, " ".join(row), None) for i, row in enumerate(itertools.product(["a", "dog", "the"], repeat=4))]
+    places = [checkpoint.batch([line])["labels"].ne(-100).nonzero()[0, 1].item() for line in texts]
+    assert {*places} == {0, 1, 2, 3}  # another text hides other places
+    together = checkpoint.batch([texts[0], Line(file, 0, "a dog", None)])["labels"]
+    assert together[1, :2].equal(checkpoint.batch([Line(file, 0, "a dog", None)])["labels"][0])  # padding changes nothing
 
 
 def test_a_bare_body_has_statistics_and_no_importance(theirs):
@@ -229,6 +237,7 @@ def test_a_folder_ranks_on_train_and_scores_on_valid(folder, tmp_path):
 def test_losses_and_translations_are_those_of_the_model(folder):
     checkpoint, lines = Checkpoint.load(folder / "model"), read(folder / "pairs.tsv")
     translator = Translator.load(folder / "model")
+    translator.model.label_smoothing = 0.0
     with torch.no_grad():
         alone = [float(translator.model(**checkpoint.batch([line])).loss) for line in lines]
     assert answers(checkpoint, lines) == {"loss": alone}
@@ -251,7 +260,7 @@ def test_a_model_beside_itself_differs_in_nothing(folder):
         (("--keep", "0%"), "--keep: expected a share such as 50%, or a number of heads from 1 to 12; got '0%'"),
         (("--keep", "13"), "got '13'"),
         (("--keep", "half"), "got 'half'"),
-        (("--out", "model"), "choose another folder"),
+        (("--out", "model"), "model is there already: choose another folder"),
     ],
 )
 def test_prune_refuses_in_a_sentence(folder, monkeypatch, arguments, words):
@@ -263,3 +272,108 @@ def test_lines_are_evenly_spaced(tmp_path):
     lines = [Line(tmp_path, number, "x", None) for number in range(7)]
     assert [line.number for line in some(lines, 3)] == [0, 2, 4]
     assert some(lines, None) == some(lines, 9) == lines
+
+
+def test_differences_are_paired_and_second_less_first(folder, tmp_path):
+    other = Transformer(Translator.load(folder / "model").model.config)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    first, lines = Checkpoint.load(folder / "model"), read(folder / "pairs.tsv")
+    second = first.save(other, tmp_path / "other")
+    found = compare(first, second, lines, lines[:2])
+    losses = [torch.tensor(answers(one, lines)["loss"]) for one in (first, second)]
+    assert found.differences["loss"].mean == pytest.approx(float((losses[1] - losses[0]).mean()))
+    assert found.first.quality["loss"].mean == pytest.approx(float(losses[0].mean()))
+    drawn = torch.stack([losses[0][torch.randint(5, (5,))].mean() for _ in range(4000)])
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert found.first.quality["loss"][1:] == pytest.approx((low, high), abs=0.15 * (high - low))
+    for address in ("encoder.layers.1.self_attention", "decoder.layers.0.cross_attention"):
+        alike = []
+        for line in lines[:2]:
+            calls = {}
+            for i, one in enumerate((first, second)):
+                with hw.observe(one.model) as record, torch.no_grad():
+                    one.model(**one.batch([line]))
+                calls[str(i)] = [record[address][0]]
+            alike.append(hw.similarity.weights(calls).matrix[:3, 3:])
+        for match in (match for match in found.matches if match.address == address):
+            assert match.attention == pytest.approx(float(torch.stack(alike).mean(0)[match.first, match.second]), abs=1e-6)
+
+
+def test_the_pace_is_the_second_models(folder, monkeypatch):
+    checkpoint, clock = Checkpoint.load(folder / "model"), itertools.accumulate(itertools.cycle([0.0, 2.0, 0.0, 3.0]))
+    monkeypatch.setattr("headwise.explorer.compare.time.perf_counter", lambda: next(clock))
+    found = compare(checkpoint, checkpoint, read(folder / "pairs.tsv"))
+    assert found.seconds == pytest.approx((2.0, 3.0))
+    assert found.slower == pytest.approx(1.5)
+
+
+def test_heads_that_only_the_second_has_are_listed(folder, tmp_path):
+    whole = Checkpoint.load(folder / "model")
+    pruned = hw.prune(Checkpoint.load(folder / "model").model, {"encoder.layers.1.self_attention": [1]})
+    found = compare(whole.save(pruned, tmp_path / "pruned"), whole)
+    alone = [(match.address, match.second) for match in found.matches if match.first is None]
+    assert alone == [("encoder.layers.1.self_attention", 1)]
+
+
+def test_translations_come_in_the_order_of_the_lines(folder, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("headwise.tasks.scoring.score", lambda written, wanted: seen.update(both=(written, wanted)) or FAKE)
+    translation(Checkpoint.load(folder / "model"), read(folder / "pairs.tsv"))
+    translator = Translator.load(folder / "model")
+    assert seen["both"] == (translator.translate([a for a, _ in PAIRS], Search(beams=1)), [b for _, b in PAIRS])
+
+
+FAKE = type("Score", (), {"bleu": 1.0, "interval": 0.5})
+
+
+def test_numbers_and_several_classes_have_labels_of_their_own(theirs):
+    one = Checkpoint.load(theirs("BertForSequenceClassification", transformers.BertConfig(**TEXT, num_labels=1)))
+    file = text_file(one.folder, "a dog\t3.5", name="numbers.tsv")
+    said = one.model(**one.tokens("a dog")).logits.item()
+    assert answers(one, read(file)) == {"loss": [pytest.approx((said - 3.5) ** 2, rel=1e-4)]}
+    config = transformers.BertConfig(**TEXT, num_labels=3, problem_type="multi_label_classification")
+    several = Checkpoint.load(theirs("BertForSequenceClassification", config))
+    batch = several.batch(read(text_file(several.folder, "a dog\tLABEL_0, LABEL_2", name="several.tsv")))
+    assert batch["labels"].tolist() == [[1.0, 0.0, 1.0]]
+    assert answers(several, read(several.folder / "several.tsv")).keys() == {"loss"}
+
+
+def test_weights_that_are_missing_or_of_another_class_are_refused(theirs):
+    folder = theirs("OPTForCausalLM", transformers.OPTConfig(**TEXT, ffn_dim=17, word_embed_proj_dim=20))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    lines = text_file(folder, "a dog lies")
+    for name, words in (
+        ("OPTForSequenceClassification", "does not hold the weights of a OPTForSequenceClassification: 1 are missing"),
+        ("set_seed", "neither headwise nor transformers"),
+        (5, "architectures is [5]"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": [name]}), "utf-8")
+        assert words in refused("heads", folder, "--data", lines)
+
+
+def test_bytes_are_those_of_the_files_that_are_read_and_dtypes_stay(folder, tmp_path):
+    whole = Checkpoint.load(folder / "model")
+    model = tmp_path / "model"
+    hw.save(whole.model, model, torch.bfloat16)
+    (model / "training.safetensors").write_bytes(b"x" * 999)
+    for name in ("tokenizer.json", "task.json"):
+        (model / name).write_bytes((folder / "model" / name).read_bytes())
+    found = Checkpoint.load(model)
+    assert found.bytes == (model / "model.safetensors").stat().st_size
+    assert json.loads((model / "config.json").read_text("utf-8")) == json.loads(
+        (found.save(found.model, tmp_path / "again").folder / "config.json").read_text("utf-8")
+    )
+    assert found.bytes == Checkpoint.load(tmp_path / "again").bytes
+
+
+def test_a_save_that_breaks_leaves_nothing(folder, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("headwise.tasks.examples.shutil.copyfile", full)
+    assert "no space left" in refused("prune", folder / "model", "--data", folder / "pairs.tsv", "--out", tmp_path / "out")
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.json").write_text("{}")
+    assert "is there already" in refused("prune", "nowhere", "--data", "nothing", "--out", tmp_path / "there")

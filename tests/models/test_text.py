@@ -454,8 +454,16 @@ def halve(name: str) -> Callable[[Path], object]:
 
 DAMAGES = {
     "no folder": (bert, shutil.rmtree, "bert is not a folder with a tokenizer"),
-    "no files": (bert, put("vocab.txt", None), "bert holds no tokenizer; looked for tokenizer.json, vocab.txt, vocab.json + "),
-    "a file of two": (gpt2, put("merges.txt", None), "gpt2 holds no tokenizer; looked for "),
+    "no files": (
+        bert,
+        put("vocab.txt", None),
+        "bert holds no tokenizer: copy it from where the model comes from; looked for tokenizer.json, vocab.txt, vocab.json + ",
+    ),
+    "a file of two": (
+        gpt2,
+        put("merges.txt", None),
+        "gpt2 holds no tokenizer: copy it from where the model comes ",
+    ),
     "half a tokenizer.json": (bert_json, halve("tokenizer.json"), "cannot read tokenizer.json: "),
     "another tokenizer.json": (bert_json, put("tokenizer.json", b"{}"), "cannot read tokenizer.json: "),
     "empty tokenizer.json": (bert_json, put("tokenizer.json", b""), "cannot read tokenizer.json: "),

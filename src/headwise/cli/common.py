@@ -19,12 +19,17 @@ DataOption = Annotated[
 ]
 
 
+def model_named(name: str | Path) -> Path | str:
+    """What is shipped, by its name, where no folder has it; otherwise what was said."""
+    return SHIPPED if str(name) == SHIPPED.name and not os.path.exists(name) else name
+
+
 def data_folder(data: Path) -> Path:
     """The folder itself, or the one of that name among the user's data sets."""
     for folder in (data, Path(os.environ.get("HEADWISE_DATA", "")) / data):
         if folder.is_dir():
             return folder
-    raise ValueError(f"--data: no folder {data}, and none of that name in $HEADWISE_DATA")
+    raise ValueError(f"--data: nothing at {data}, and no folder of that name in $HEADWISE_DATA")
 
 
 def check_out(file: Path, *suffixes: str) -> None:
@@ -55,5 +60,6 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    typer.echo(f"headwise: {message}", err=True)
+    shown = "".join(letter if letter.isprintable() else " " for letter in message)  # names out of hostile files
+    typer.echo(f"headwise: {shown}", err=True)
     raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from headwise.cli.common import SHIPPED, check_out, data_folder, extra, one_sentence
-from headwise.tasks.examples import Checkpoint, Line, read, some
+from headwise.cli.common import check_out, data_folder, extra, model_named, one_sentence
+from headwise.tasks.examples import Checkpoint, Line, check_free, read, some
 from headwise.tasks.pairs import split_file
 
 WIDE = 160  # columns, where the output is no terminal
 PLACE = "place"
-ALONE = "Which head is which: their modules have no names in common, or, without --data, nothing in them compares."
+ALONE = "Which head is which cannot be told: no two modules have a name in common and compare in weights or (--data) attention."
 
 WHAT = "A folder with a checkpoint of headwise or transformers, owner/name on the Hub, or translate, the shipped one."
 DATA = typer.Option(
@@ -34,7 +33,7 @@ def heads(
     model: ModelArgument,
     data: DataOption,
     examples: ExamplesOption = 500,
-    sort: Annotated[str, typer.Option(help="A number's name: the largest first; place: as they stand in the model.")] = "",
+    sort: Annotated[str, typer.Option(help="The table's order: a number's name, the largest first, or place.")] = "",
     out: Annotated[list[Path] | None, typer.Option(help="Also write FILE.png, .svg, .csv or .json; may be repeated.")] = None,
 ) -> None:
     """Statistics and importance of every head of a model on the lines of a file: a table, a picture, CSV or JSON."""
@@ -73,6 +72,7 @@ def prune(
     from headwise.insight.operating.pruning import prune as pruned
 
     with one_sentence(), extra("train"):
+        check_free(out)
         checkpoint = _checkpoint(model)
         share = _share(keep, sum(module.num_heads for module in cuttable(checkpoint.model).values()))
         if data.is_file():
@@ -86,8 +86,14 @@ def prune(
         found = importance(checkpoint.model, [checkpoint.batch([line]) for line in ranking])
         if not found.complete:
             raise typer.Abort
-        smaller = checkpoint.save(pruned(deepcopy(checkpoint.model), found.least(1 - share)), out)
-        _console().print(tables.comparison(compared(checkpoint, smaller, scoring), _names(model, out)))
+        gone = found.least(1 - share)
+        if not gone and share < 1:
+            raise ValueError(f"--keep {keep}: nothing can go: each module keeps a head, and heads that share keys go together")
+        smaller = checkpoint.save(pruned(deepcopy(checkpoint.model), gone), out)
+        comparison = compared(checkpoint, smaller, scoring)
+        _console().print(tables.comparison(comparison, _names(model, out)))
+        if (stay := comparison.second.heads) != round(share * comparison.first.heads):
+            typer.echo(f"{stay} heads stay: each module keeps one, and heads that share keys go together")
         typer.echo(f"ranked by |d loss / d gate| on {len(ranking):,} examples, scored on {len(scoring):,} others; wrote {out}")
 
 
@@ -95,7 +101,7 @@ def compare(
     first: ModelArgument,
     second: ModelArgument,
     data: Annotated[Path | None, DATA] = None,
-    examples: ExamplesOption = 100,
+    examples: Annotated[int, typer.Option(min=1, help="Lines that attention is compared on; the rest is on all.")] = 100,
 ) -> None:
     """Two models side by side: size and which head of the one is which of the other; with data, quality, speed and where heads
     look."""
@@ -104,7 +110,7 @@ def compare(
 
     with one_sentence(), extra("train"):
         checkpoints = _checkpoint(first), _checkpoint(second)
-        lines = [] if data is None else _lines(checkpoints[0], _file(data, "valid"))
+        lines = [] if data is None else checkpoints[1].usable(_lines(checkpoints[0], _file(data, "valid")))[0]
         found, names = compared(*checkpoints, lines, some(lines, examples)), _names(first, second)
         console = _console()
         console.print(tables.comparison(found, names))
@@ -112,13 +118,11 @@ def compare(
 
 
 def _checkpoint(name: str) -> Checkpoint:
-    return Checkpoint.load(SHIPPED if name == SHIPPED.name and not os.path.exists(name) else name)
+    return Checkpoint.load(model_named(name))
 
 
 def _file(data: Path, part: str) -> Path:
     """The file itself, or that of a part of a data set."""
-    if data.suffix and not data.exists():
-        raise ValueError(f"--data: there is no file {data}")
     return data if data.is_file() else split_file(data_folder(data), part)
 
 
@@ -132,7 +136,7 @@ def _lines(checkpoint: Checkpoint, file: Path, most: int | None = None) -> list[
 
 def _names(*folders: str | Path) -> list[str]:
     """The shortest that tell them apart."""
-    short = [Path(folder).name for folder in folders]
+    short = [Path(folder).resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, extra, fail, one_sentence
+from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, extra, fail, model_named, one_sentence
 from headwise.models.checkpoint.folder import write
 from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.translate import Search, Translator
@@ -117,6 +117,7 @@ def train(
     with one_sentence(), extra("train"):
         from headwise.tasks.training import train as fit
 
+        start = None if start is None else Path(model_named(start))
         given = {} if start is None else sizes(Translator.load(start).model.config)
         recipe = replace(Recipe(), **given | _settings(settings or [], asdict(Recipe())))
         how = {"epochs": epochs, "patience": patience, "checkpoint_every": checkpoint_every}

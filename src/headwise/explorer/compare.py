@@ -18,8 +18,9 @@ from headwise.attention.module import MultiHeadAttention
 from headwise.insight.measuring import similarity
 from headwise.insight.observing.observe import attention_modules, observe
 from headwise.insight.progress import tracked
-from headwise.tasks.examples import Checkpoint, Line
-from headwise.tasks.purposes import Answer, Batch
+from headwise.models.seq2seq import EncoderDecoder
+from headwise.tasks.examples import Checkpoint, Line, some
+from headwise.tasks.purposes import Batch
 from headwise.tasks.quality import Number, answers, mean, translation
 
 ROUNDS, AT_ONCE = 20, 32  # of measuring time; lines in the batch that it is measured on
@@ -50,31 +51,33 @@ class Match:
 
 @dataclass(frozen=True)
 class Comparison:
-    """differences: second - first, over pairs of examples. pace: the second's forward pass in times of the first's: the ratio
-    of the least times, and the median of the ratios of neighbours."""
+    """examples: how many quality is of. differences: second - first, paired by example. seconds: of a forward pass of some
+    examples, the least of both models; slower: the median of the ratios of neighbours in time, second to first."""
 
     first: Side
     second: Side
+    examples: int
     differences: Mapping[str, Number]
-    pace: tuple[float, float] | None
+    seconds: tuple[float, float] | None
+    slower: float | None
     matches: Sequence[Match]
 
 
 def compare(first: Checkpoint, second: Checkpoint, lines: Sequence[Line] = (), examples: Sequence[Line] = ()) -> Comparison:
     """lines: what quality and speed are measured on. examples: what attention is compared on."""
     pair, quality, differences = (first, second), [dict[str, Number](), dict[str, Number]()], dict[str, Number]()
-    if lines:
+    if lines and all(one.learns(line) for one in pair for line in lines):
         found = [answers(one, lines) for one in pair]
-        for name in found[0].keys() & found[1].keys():
+        for name in [name for name in found[0] if name in found[1]]:
             for of, numbers in zip(quality, found, strict=True):
                 of[name] = mean(numbers[name])
             differences[name] = mean(torch.tensor(found[1][name]) - torch.tensor(found[0][name]))
         for one, of in zip(pair, quality, strict=True):
-            if isinstance(one.purpose, Answer) and one.reads_text:
-                of["sacreBLEU"] = translation(one, lines)
-    pace = _pace(first, second, lines[:AT_ONCE]) if lines else None
-    matches = _matches(first, second, examples)
-    return Comparison(_side(first, quality[0]), _side(second, quality[1]), differences, pace, matches)
+            if isinstance(one.model, EncoderDecoder) and one.reads_text:
+                of["sacreBLEU, greedy"] = translation(one, lines)
+    seconds, slower = _pace(first, second, some(lines, AT_ONCE)) if lines else (None, None)
+    sides = [_side(one, of) for one, of in zip(pair, quality, strict=True)]
+    return Comparison(sides[0], sides[1], len(lines), differences, seconds, slower, _matches(first, second, examples))
 
 
 def _side(checkpoint: Checkpoint, quality: Mapping[str, Number]) -> Side:
@@ -84,7 +87,7 @@ def _side(checkpoint: Checkpoint, quality: Mapping[str, Number]) -> Side:
 
 
 @torch.no_grad()
-def _pace(first: Checkpoint, second: Checkpoint, lines: Sequence[Line]) -> tuple[float, float]:
+def _pace(first: Checkpoint, second: Checkpoint, lines: Sequence[Line]) -> tuple[tuple[float, float], float]:
     """In turn, so that whatever else the machine does meets both."""
     inputs = [(one.model, one.batch(lines)) for one in (first, second)]
 
@@ -96,8 +99,8 @@ def _pace(first: Checkpoint, second: Checkpoint, lines: Sequence[Line]) -> tuple
     for model, batch in inputs:  # the first run is no measure
         seconds(model, batch)
     times = np.array([[seconds(*one) for one in inputs] for _ in tracked(range(ROUNDS), "measuring time")])
-    least = times.min(0)
-    return float(least[1] / least[0]), median((times[:, 1] / times[:, 0]).tolist())
+    least = times.min(0).tolist()
+    return (least[0], least[1]), median((times[:, 1] / times[:, 0]).tolist())
 
 
 def _matches(first: Checkpoint, second: Checkpoint, lines: Sequence[Line]) -> list[Match]:

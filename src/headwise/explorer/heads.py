@@ -21,7 +21,7 @@ from headwise.insight.observing.observe import attention_modules, observe
 from headwise.insight.operating.importance import importance
 from headwise.models.checkpoint.folder import write
 from headwise.tasks.examples import Checkpoint, Line
-from headwise.tasks.purposes import Answer, Batch
+from headwise.tasks.purposes import Batch
 from headwise.tasks.quality import Number
 
 IMPORTANCE = "importance"
@@ -80,7 +80,7 @@ def measure(checkpoint: Checkpoint, lines: Sequence[Line]) -> Heads:
     have gates. Ctrl-C ends the part that is at work, and what it had measured counts."""
     model, numbers = checkpoint.model, dict[tuple[str, int], dict[str, Number]]()
     examples, measured, labelled = [checkpoint.batch([line]) for line in lines], 0, 0
-    if "labels" in examples[0] and has_gates(model):
+    if all(checkpoint.learns(line) for line in lines) and has_gates(model):
         found = importance(model, examples)
         labelled = found.batches
         for row in found.rows():
@@ -124,16 +124,18 @@ class _Measured:
 
 
 def _known(checkpoint: Checkpoint, batch: Batch, call: Recorded) -> dict[str, Any]:
-    """What is known of the positions of a call: the tokens of a model of one text, the patches of a square picture."""
+    """What is known of the positions of a call: the tokens of a model of one text, the patches of a picture."""
     key_len, config = call.key.shape[-2], checkpoint.model.config
-    if not call.call.same_sequence or isinstance(checkpoint.purpose, Answer):
+    if not call.call.same_sequence or checkpoint.has_decoder:
         return {}
     if checkpoint.reads_text:
         return {"tokens": batch["input_ids"]} if batch["input_ids"].shape[-1] == key_len else {}
-    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
-    side = size // patch if isinstance(size, int) and isinstance(patch, int) else 0
-    special = key_len - side**2  # class tokens
-    return {"places": Grid(side, side, special)} if side and 0 <= special < side else {}
+    patch, (*_, height, width) = getattr(config, "patch_size", None), batch.get("pixel_values", torch.empty(0, 0)).shape
+    if not isinstance(patch, int) or not height:
+        return {}
+    rows, columns = height // patch, width // patch
+    special = key_len - rows * columns  # class tokens
+    return {"places": Grid(rows, columns, special)} if 0 <= special < columns else {}
 
 
 def save(heads: Heads, path: Path) -> None:

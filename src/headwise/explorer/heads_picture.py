@@ -57,7 +57,7 @@ def _panels(figure: SubFigure, heads: Heads, names: Sequence[str], addresses: Se
             if name in head.numbers:
                 values[addresses.index(head.address), head.head] = head.numbers[name].mean
         shown = ax.imshow(values, cmap=COLOURS, aspect="auto", interpolation="nearest")
-        figure.colorbar(shown, ax=ax, pad=0.02)
+        figure.colorbar(shown, ax=ax, pad=0.02).formatter.set_useOffset(False)  # type: ignore[attr-defined]
         ax.set_title(f"{name} ({UNITS.get(name, 'share' if name != 'diagonality' else 'correlation')})", fontsize=10)
         ax.set_xticks(range(0, most, ceil(most / 12)))
         ax.set_yticks(range(len(addresses)), addresses if i % across == 0 else [""] * len(addresses), fontsize=8)

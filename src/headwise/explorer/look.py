@@ -92,7 +92,7 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     with observe(model) as record, _inputs_and_outputs(model) as passed:
         model(torch.tensor([source]), decoder_input_ids=torch.tensor([read]))
     numbers = statistics(record)
-    tokens = {"source": _names(tokenizer, source), "target": _names(tokenizer, read)}
+    tokens = {"source": names(tokenizer, source), "target": names(tokenizer, read)}
     layers = []
     for kind, (queries, keys) in KINDS.items():
         for address in record:
@@ -105,7 +105,7 @@ def look(translator: Translator, sentence: str, how: Search | None = None) -> Lo
     query = _sharpest(layer.heads[best_head].weights)
     address = layer.address
     steps = _steps(_module(model, address), record[address][0], passed[address], best_head, query)
-    predicted = [*_names(tokenizer, found.tokens), "</s>" if found.ended else "…"][: len(read)]
+    predicted = [*names(tokenizer, found.tokens), "</s>" if found.ended else "…"][: len(read)]
     return Look(_printable(sentence), tokenizer.decode(found.tokens), predicted, layers, best_layer, best_head, query, steps)
 
 
@@ -218,6 +218,6 @@ def _printable(text: str) -> str:
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
-def _names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+def names(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     """Tokens as a reader knows them: the mark of a word's beginning is dropped unless it is all there is."""
     return [(tokenizer.id_to_token(i) or "").removeprefix(SPACE) or "␣" for i in ids]

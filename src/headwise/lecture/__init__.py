@@ -1,1 +1,1 @@
-"""The lecture on multi-head attention, computed: experiments, their results, and what they say about each claim."""
+"""The lecture on multi-head attention: its figures and tables, and the experiments and results they are computed from."""

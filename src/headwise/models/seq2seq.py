@@ -123,7 +123,7 @@ class TextToText(EncoderDecoder):
 
         attention_mask, decoder_attention_mask (batch, length): true or 1 = a real token. labels: the tokens to predict, -100
         where none is; without decoder_input_ids the decoder reads them shifted right, after its start token. loss: the mean
-        of -log p(label). Raises ValueError where a sequence is longer than the model's positions.
+        of -log p(label), smoothed by label_smoothing. Raises ValueError where a sequence is longer than the model's positions.
         """
         return self.answer(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, labels)
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from headwise.models.checkpoint.folder import CheckpointError, find, model_folder, read_config, read_weights
+from headwise.models.checkpoint.folder import CheckpointError, find, model_folder, read_config, read_weights, weight_bytes
+from headwise.models.checkpoint.format import architectures
 from headwise.models.inputs.images import image_processor
 from headwise.models.inputs.pieces import TextTokenizer
 from headwise.models.inputs.sounds import feature_extractor
 from headwise.models.inputs.text import tokenizer
 from headwise.models.registry import load, save
+from headwise.models.seq2seq import EncoderDecoder
 from headwise.models.systems import ARCHITECTURES
 from headwise.tasks.pairs import read_lines
 from headwise.tasks.purposes import Answer, Batch, Purpose, purpose
@@ -72,38 +77,36 @@ class Checkpoint:
     def load(cls, folder: str | Path) -> Checkpoint:
         """From a folder or the Hub. What we have no class for, transformers reads, where it is installed."""
         path = find(folder)
-        named = read_config(model_folder(path)).get("architectures") or [None]
-        if named[0] is None or named[0] in ARCHITECTURES:
-            return cls(path, load(path))
-        try:
-            import transformers
-        except ModuleNotFoundError:
-            raise CheckpointError(f"{path}: {named[0]} is read by transformers, which is not installed") from None
-        transformers.utils.logging.disable_progress_bar()
-        kind = getattr(transformers, str(named[0]), None)
-        if kind is None:
-            raise CheckpointError(f"{path}: neither headwise nor transformers {transformers.__version__} has a {named[0]}")
-        return cls(path, kind.from_pretrained(path, dtype=torch.float32).eval())
+        named = architectures(read_config(model_folder(path)))
+        name = named[0] if isinstance(named, list) and named else None
+        if isinstance(name, str) and name not in ARCHITECTURES:
+            return cls(path, _of_transformers(path, name))
+        model = load(path)
+        if isinstance(model, EncoderDecoder):
+            model.label_smoothing = 0.0  # which is for training: what is measured is -log p
+        return cls(path, model)
 
     def save(self, model: nn.Module, folder: Path) -> Checkpoint:
-        """Another model in this one's place, of ours, in a new folder: weights in the precision that they are stored in here,
-        and the files that prepare its inputs. Returns it as it was stored."""
-        if folder.exists() and folder.resolve() == self.folder.resolve():
-            raise ValueError(f"{folder} holds the model that this one comes from: choose another folder")
-        here = model_folder(self.folder)
-        stored = [x.dtype for x in read_weights(here)[0].values() if x.is_floating_point()]
-        save(model, folder, stored[0])
-        for file in here.iterdir():
-            if file.suffix in INPUTS and not re.fullmatch(SAVED, file.name):
-                shutil.copyfile(file, folder / file.name)
+        """Another model in this one's place, of ours, in a new folder: weights in the precision of most numbers here, and the
+        files that prepare its inputs. Returns it as it was stored. The folder is there whole or not at all."""
+        check_free(folder)
+        here, numbers = model_folder(self.folder), Counter[torch.dtype]()
+        for x in read_weights(here)[0].values():
+            numbers[x.dtype] += x.numel() * x.is_floating_point()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+            made = Path(beside) / "model"
+            save(model, made, numbers.most_common(1)[0][0])
+            for file in here.iterdir():
+                if file.is_file() and file.suffix in INPUTS and not re.fullmatch(SAVED, file.name):
+                    shutil.copyfile(file, made / file.name)
+            os.replace(made, folder)
         return Checkpoint.load(folder)
 
     @property
     def bytes(self) -> int:
         """Of the files with its weights."""
-        here = model_folder(self.folder)
-        found = list(here.glob("*.safetensors")) or list(here.glob("*.bin"))
-        return sum(file.stat().st_size for file in found)
+        return weight_bytes(model_folder(self.folder))
 
     @property
     def parameters(self) -> int:
@@ -121,6 +124,15 @@ class Checkpoint:
     def reads_text(self) -> bool:
         return "input_ids" in self._arguments
 
+    @property
+    def has_decoder(self) -> bool:
+        """Besides an encoder: two sequences."""
+        return "decoder_input_ids" in self._arguments
+
+    def learns(self, line: Line) -> bool:
+        """Whether the line says what the model should say to it, so that there is a loss."""
+        return self.purpose is not None and (line.wanted is not None or not self.purpose.needs_words)
+
     def usable(self, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
         """The lines whose text the model can read and, where it has labels, say something to; a sentence about each of the
         others. Raises ValueError where none is left."""
@@ -128,6 +140,9 @@ class Checkpoint:
             return list(lines), []
         usable, left_out = list[Line](), list[str]()
         for line in lines:
+            if not self.tokens.encode(line.given):
+                left_out.append(f"{line}: no tokens")
+                continue
             batch = self.batch([line])
             length, labels = batch["input_ids"].shape[1], batch.get("labels")
             longest = max(length, labels.shape[1] if labels is not None and isinstance(self.purpose, Answer) else 0)
@@ -145,20 +160,22 @@ class Checkpoint:
         """The inputs of some lines, padded, with labels where they are known. Raises ValueError where the model wants more."""
         if self.reads_text:
             batch = self.tokens([line.given for line in lines])
-            most, known = int(batch["input_ids"].max()), getattr(self.model.config, "vocab_size", None)
-            if known is not None and most >= known:
-                raise ValueError(f"{self.folder}: the tokenizer says token {most}, and the model has {known} tokens")
+            self._check_known(batch["input_ids"])
         else:
             read = image_processor if "pixel_values" in self._arguments else feature_extractor
-            batch = read(self.folder)([line.file.parent / line.given for line in lines])
-        wanted = [line.wanted for line in lines if line.wanted is not None]
-        if self.purpose is not None and (len(wanted) == len(lines) or not self.purpose.needs_words):
             try:
-                batch |= self.purpose.labels(batch, wanted, lambda: self.tokens)
+                batch = read(self.folder)([line.file.parent / line.given for line in lines])
             except ValueError as error:
                 raise ValueError(f"{lines[0]}: {error}") from None
-        if "decoder_input_ids" in self._arguments and "labels" not in batch:
-            raise ValueError(f"{lines[0]}: expected a tab, and behind it what the model should answer")
+        if self.purpose is not None and all(self.learns(line) for line in lines):
+            try:
+                batch |= self.purpose.labels(batch, [line.wanted or "" for line in lines], lambda: self.tokens)
+            except ValueError as error:
+                raise ValueError(f"{lines[0]}: {error}") from None
+        if isinstance(self.purpose, Answer) and "labels" in batch:
+            self._check_known(batch["labels"])
+        if self.has_decoder and self.purpose is not None and "labels" not in batch:
+            raise ValueError(f"{lines[0]}: expected a tab, and behind it what the model should answer (in .txt, a tab is text)")
         needed = [name for name, argument in self._arguments.items() if argument.default is argument.empty]
         if missing := {*needed} - batch.keys() - {"args", "kwargs"}:
             raise ValueError(f"{type(self.model).__name__} reads {', '.join(sorted(missing))}, which lines do not give")
@@ -172,4 +189,39 @@ class Checkpoint:
     def _most(self) -> int | None:
         """The positions that the model has a table for."""
         config: Any = self.model.config
-        return next((most for name in LONGEST if isinstance(most := getattr(config, name, None), int)), None)
+        if hasattr(config, "relative_attention_num_buckets"):
+            return None
+        sizes = [size for name in LONGEST if isinstance(size := getattr(config, name, None), int) and size > 0]
+        tables = (part for part in self.model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings in sizes[:1])
+        before = [table.padding_idx + 1 for table in tables if table.padding_idx is not None]  # RoBERTa's positions begin there
+        return sizes[0] - max(before, default=0) if sizes else None
+
+    def _check_known(self, ids: Tensor) -> None:
+        most, known = int(ids.max()), getattr(self.model.config, "vocab_size", None)
+        if known is not None and most >= known:
+            raise ValueError(f"{self.folder}: the tokenizer says token {most}, and the model has {known} tokens")
+
+
+def check_free(folder: Path) -> None:
+    """Raises ValueError where a model cannot be put: nothing that is there is written over."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already: choose another folder")
+
+
+def _of_transformers(path: Path, name: str) -> nn.Module:
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise CheckpointError(f"{path}: {name} is read by transformers, which is not installed") from None
+    transformers.utils.logging.disable_progress_bar()
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise CheckpointError(f"{path}: neither headwise nor transformers {transformers.__version__} has a model {name!r}")
+    try:
+        loaded: Any = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # a folder can be damaged in any way
+        raise CheckpointError(f"{path}: transformers cannot read it: {str(error).splitlines()[0]}") from None
+    model, said = loaded
+    if wrong := sorted(map(str, [*said["missing_keys"], *said["mismatched_keys"]])):
+        raise CheckpointError(f"{path} does not hold the weights of a {name}: {len(wrong)} are missing, {wrong[0]} among them")
+    return model.eval()

@@ -41,7 +41,7 @@ def split_file(folder: Path, split: str) -> Path:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, packed by gzip where it ends in .gz. Raises ValueError for a damaged one."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             return [line.rstrip("\r\n") for line in file]
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: {error}") from None

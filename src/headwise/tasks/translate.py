@@ -51,7 +51,7 @@ class Translator:
             raise CheckpointError(f"{folder} holds a {type(model).__name__}, not a Transformer that headwise trained")
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise CheckpointError(f"{folder} holds no tokenizer.json")
+            raise CheckpointError(f"{folder} holds no tokenizer.json: copy it from where the model comes from")
         try:
             tokenizer = read_tokenizer(path)
             script = _source_script(folder / "task.json")

@@ -53,7 +53,7 @@ class HeadStatistics:
     i or j do not vary. first: the share on the first key that is no padding. top_mass: the share on the keys of ``top_keys``.
 
     Of one sequence with itself, else None. previous, own, next: the shares on the keys one position before, at and after the
-    query. distance: m_i = sum_j p_ij d(i, j). spread: the standard deviation of the distance under p_i,
+    query, 0 where there is none. distance: m_i = sum_j p_ij d(i, j). spread: the standard deviation of the distance under p_i,
     sqrt(sum_j p_ij (d(i, j) - m_i)^2). d is |i - j|, in keys, or that of the ``places`` given; what a sink takes is at
     distance 0. (Yang et al. 2020, section 3, call mean entropy globalness and -distance / length diagonality.)
 

@@ -74,6 +74,8 @@ def attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention | Foreig
     if not found:
         kinds = {type(module).__name__ for module in eager.attention_modules(model).values()}
         why = f": {', '.join(sorted(kinds))} write it out in their own code, and can be observed alone" if kinds else ""
+        if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+            why = ": hw.replace_attention(model) first, for its torch.nn.MultiheadAttention"
         raise ValueError(f"{type(model).__name__} has no hw.MultiHeadAttention and asks for no attention function{why}")
     return found
 

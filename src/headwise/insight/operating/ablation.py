@@ -64,7 +64,8 @@ class Mean(Ablation):
 @dataclass(frozen=True, eq=False)
 class Resample(Ablation):
     """The head's output for another input (resample-ablation): for every row of the batch, that of a row of the record drawn at
-    random, the same for all heads of all modules, so that they agree about what they saw.
+    random, the same for all heads of all modules, so that they agree about what they saw. Record other inputs than those that
+    run, or a row may draw itself.
 
     The k-th call of a module draws from its k-th recorded one, which must be as long. seed: of the draw.
     """

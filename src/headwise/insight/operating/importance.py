@@ -183,6 +183,8 @@ def _open(model: nn.Module, num_heads: int) -> Float[Tensor, " heads"]:
 
 
 def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"batches: expected the model's arguments by name, or a loss=; got a {type(batch).__name__}")
     return model(**batch).loss
 
 

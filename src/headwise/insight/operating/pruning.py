@@ -53,7 +53,7 @@ def cuttable(model: nn.Module) -> dict[str, MultiHeadAttention]:
     found = attentions(model)
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no hw.MultiHeadAttention, of which heads could be cut: silence them with hw.gates, "
-            "or load with hw.load what it reads (headwise models lists it)"
+            f"{type(model).__name__} cannot be cut: it has no hw.MultiHeadAttention (headwise models lists what hw.load "
+            "reads); its heads can be silenced with hw.gates"
         )
     return found

@@ -55,7 +55,8 @@ def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
 
 
 def _counted(length: int, size: Size) -> Numbers:
-    costs = {heads: total(size.embed_dim, heads, length) for heads in size.heads}
+    modules = {heads: MultiHeadAttention(size.embed_dim, heads, device="meta") for heads in size.heads}
+    costs = {heads: total(module, length) for heads, module in modules.items()}
     return {
         key(name, heads=heads, length=length): getattr(cost, name)
         for heads, cost in costs.items()

@@ -108,16 +108,27 @@ def read_weights(path: Path, names: Files = TRANSFORMERS) -> tuple[dict[str, Ten
     raise CheckpointError(f"{path} holds no {names.safe} (nor {names.pickled})")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def weight_bytes(path: Path, names: Files = TRANSFORMERS) -> int:
+    """The size of the files that ``read_weights`` reads."""
+    _, file = read_weights(path, names)
+    shards = set(_places(file).values()) if file.suffix == ".json" else {file.name}
+    return sum((path / name).stat().st_size for name in shards)
+
+
+def _places(index: Path) -> dict[str, str]:
+    """The file of every tensor, as an index says."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f'{index}: expected an object "weight_map" of tensor names and file names')
-    names = sorted(set(places.values()))
-    for name in names:
+    for name in sorted(set(places.values())):
         if Path(name).name != name or not os.path.isfile(index.parent / name):
             raise CheckpointError(f"{index}: {name!r} is not a file beside it")
-    weights = dict[str, Tensor]()
-    for name in names:
+    return places
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    places, weights = _places(index), dict[str, Tensor]()
+    for name in sorted(set(places.values())):
         found = _read_file(index.parent / name)
         if wrong := found.keys() ^ {tensor for tensor, file in places.items() if file == name}:
             raise CheckpointError(f"{index} and {name} differ in {', '.join(sorted(wrong)[:3])}")

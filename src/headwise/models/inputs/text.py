@@ -55,7 +55,7 @@ def _kind(path: Path, system: str | None) -> tuple[str, Kind]:
     if there and not any(system in systems for systems in KINDS.values()):
         other = next(iter(KINDS[there[0]]))
         raise CheckpointError(f"{path}: {system} needs a tokenizer.json; {there[0]} would be read as {other}'s")
-    raise CheckpointError(f"{path} holds no tokenizer; looked for {', '.join(KINDS)}")
+    raise CheckpointError(f"{path} holds no tokenizer: copy it from where the model comes from; looked for {', '.join(KINDS)}")
 
 
 def _program(path: Path, settings: dict[str, Any]) -> TextTokenizer:

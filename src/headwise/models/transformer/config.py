@@ -14,7 +14,7 @@ class TransformerConfig(Config):
     """Defaults are the base model of Vaswani et al. 2017 (table 3); the vocabulary is shared by source and target.
 
     norm: "post" as published, "pre" = before each sublayer. max_positions bounds both sides: the sinusoids do not, but
-    nothing longer was ever trained. label_smoothing enters the loss alone.
+    nothing longer was ever trained. label_smoothing enters the loss alone, also in eval mode.
     """
 
     vocab_size: int

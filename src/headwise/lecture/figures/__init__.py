@@ -1,0 +1,1 @@
+"""The figures of the lecture, each drawn from what was computed."""

@@ -1,0 +1,1 @@
+"""The tables of the lecture, each made of what was computed."""

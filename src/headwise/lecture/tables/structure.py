@@ -1,0 +1,162 @@
+"""Tables 1 and 3 to 7: what was measured on a recorded run, and what the formula says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import combinations
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from headwise.attention.module import MultiHeadAttention
+from headwise.insight.measuring import similarity
+from headwise.lecture.costs import Cost, costs, projection
+from headwise.lecture.recording import Recording
+from headwise.lecture.tables.table import Table
+
+DRAWS, ROUNDS, SEED = 20, 200, 0  # of random subspaces; of measuring time
+
+
+def characteristics(run: Recording) -> Table:
+    """Table 1."""
+    module, n, steps = run.module, len(run.tokens), costs(run.module, len(run.tokens))
+    sums = run.weights.sum(-1)
+    return Table(
+        ("characteristic", "value"),
+        [
+            ("embed_dim", module.embed_dim),
+            ("num_heads", module.num_heads),
+            ("head_dim", module.head_dim),
+            ("tokens", n),
+            ("parameters", sum(step.parameters for step in steps)),
+            ("parameters_counted", sum(parameter.numel() for parameter in module.parameters())),
+            ("multiply_adds", sum(step.multiply_adds for step in steps)),
+            ("weights_formed", run.weights.numel()),
+            ("row_sums_least", float(sums.min())),
+            ("row_sums_most", float(sums.max())),
+            ("sum_of_heads", run.difference),
+        ],
+    )
+
+
+def principles(run: Recording) -> Table:
+    """Table 3: how far apart the heads' subspaces are, how alike heads are on this sentence, and that they add up."""
+    rows: list[tuple[str, float, float | None]] = []
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        parts = subspaces(run.module, name)
+        rows.append((f"angle_{name}", mean_angle(parts), random_angle(parts)))
+    calls = {run.address: [run.call]}
+    alike = {"weights_alike": similarity.weights(calls).matrix, "outputs_alike": similarity.outputs(calls).matrix}
+    rows += [(name, _between(matrix), None) for name, matrix in alike.items()]
+    return Table(("measure", "measured", "random"), [*rows, ("sum_of_heads", run.difference, None)])
+
+
+def projections(run: Recording) -> Table:
+    """Table 4."""
+    rows = []
+    for name, heads in (("q_proj", run.query), ("k_proj", run.key), ("v_proj", run.value)):
+        layer = projection(run.module, name)
+        whole, part = layer.weight.mT.shape, (layer.in_features, heads.shape[-1])
+        parameters = sum(parameter.numel() for parameter in layer.parameters())
+        parts = subspaces(run.module, name)
+        size = float(heads.square().mean().sqrt())
+        rows.append((name, _shape(whole), len(heads), _shape(part), parameters, size, mean_angle(parts), random_angle(parts)))
+    columns = ("projection", "matrix", "heads", "matrix_of_a_head", "parameters", "root_mean_square", "angle", "random_angle")
+    return Table(columns, rows)
+
+
+def flow(run: Recording) -> Table:
+    """Table 5: all steps."""
+    return _steps(run, costs(run.module, len(run.tokens)))
+
+
+def projection_and_split(run: Recording) -> Table:
+    """Table 6."""
+    return _steps(run, [step for step in costs(run.module, len(run.tokens)) if step.step.startswith(("project_", "split"))][:4])
+
+
+def concatenation(run: Recording) -> Table:
+    """Table 7, and whether the sum of the heads is the output."""
+    steps = [step for step in costs(run.module, len(run.tokens)) if step.step in ("concatenate", "project_o")]
+    made = _steps(run, steps)
+    check = ("sum_of_heads", _shape(run.output.shape), None, None, None, None, run.difference)
+    return Table((*made.columns, "difference"), [*((*row, None) for row in made.rows), check])
+
+
+TABLES: dict[int, Callable[[Recording], Table]] = {
+    1: characteristics,
+    3: principles,
+    4: projections,
+    5: flow,
+    6: projection_and_split,
+    7: concatenation,
+}
+
+
+def subspaces(module: MultiHeadAttention, name: str) -> Tensor:
+    """Orthonormal bases (heads, embed_dim, width) of what each head reads of its input, for out_proj: of what it writes."""
+    weight = projection(module, name).weight
+    heads = module.num_heads if name in ("q_proj", "out_proj") else module.num_kv_heads
+    weight = weight.mT if name == "out_proj" else weight
+    return torch.linalg.qr(weight.detach().double().unflatten(0, (heads, -1)).mT).Q
+
+
+def mean_angle(bases: Tensor) -> float:
+    """The mean principal angle between the subspaces of two heads, degrees, over all pairs (Björck and Golub 1973): 0 = the
+    same subspace, 90 = nothing in common."""
+    cosines = [torch.linalg.svdvals(a.mT @ b).clamp(max=1) for a, b in combinations(bases, 2)]
+    return float(torch.stack(cosines).arccos().rad2deg().mean()) if cosines else float("nan")
+
+
+def random_angle(bases: Tensor) -> float:
+    """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
+    generator = torch.Generator().manual_seed(SEED)
+    drawn = torch.randn(DRAWS, *bases.shape[1:], generator=generator, dtype=bases.dtype)
+    return mean_angle(torch.linalg.qr(drawn).Q)
+
+
+def _between(matrix: Tensor) -> float:
+    """The mean over pairs of different heads."""
+    return float((matrix.sum() - matrix.trace()) / (len(matrix) * (len(matrix) - 1)))
+
+
+def _steps(run: Recording, steps: list[Cost]) -> Table:
+    seconds = _seconds(run)
+    rows = [
+        (step.step, _shape(step.shape), step.parameters, step.multiply_adds, step.bytes, 1e6 * seconds[step.step])
+        for step in steps
+    ]
+    return Table(("step", "shape", "parameters", "multiply_adds", "bytes", "microseconds"), rows)
+
+
+@torch.no_grad()
+def _seconds(run: Recording) -> dict[str, float]:
+    """The median time of every step, done alone, on this machine; of the softmax, what the weights take beyond the scores."""
+    module, h = run.module, len(run.query)
+    value, joined = run.value.repeat_interleave(h // len(run.value), 0), run.query.transpose(0, 1).flatten(1)
+    work: dict[str, Callable[[], object]] = {
+        "project_q": lambda: module.q_proj(run.x),
+        "project_k": lambda: module.k_proj(run.x),
+        "project_v": lambda: module.v_proj(run.x),
+        "split": lambda: joined.unflatten(-1, (h, -1)).transpose(0, 1),
+        "scores": lambda: run.call.weights(stage="masked"),
+        "softmax": lambda: run.call.weights(),
+        "context": lambda: run.weights @ value,
+        "concatenate": lambda: module.concatenate(run.context),
+        "project_o": lambda: module.out_proj(run.joined),
+    }
+    found = {}
+    for step, do in work.items():
+        times = []
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            do()
+            times.append(time.perf_counter() - start)
+        found[step] = median(times)
+    return found | {"softmax": max(0.0, found["softmax"] - found["scores"])}
+
+
+def _shape(shape: tuple[int, ...] | torch.Size) -> str:
+    return " × ".join(map(str, shape))
