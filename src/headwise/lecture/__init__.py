@@ -1,1 +1,1 @@
-"""The lecture on multi-head attention: its figures and tables, and what each is computed from."""
+"""The lecture on multi-head attention: its figures and tables, and the experiments and results they are computed from."""

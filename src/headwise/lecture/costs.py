@@ -14,15 +14,14 @@ from headwise.attention.module import MultiHeadAttention
 
 @dataclass(frozen=True)
 class Cost:
-    """step: its key. shape: of what it makes. parameters: that it reads. multiply_adds: of its matrix products. others: single
-    operations besides (a softmax over m numbers is m exponentials, m - 1 additions and m divisions). bytes: of what it makes;
-    0 where it only looks at the same memory in another way."""
+    """step: its key. shape: of what it makes. parameters: that it reads. multiply_adds: of its matrix products. exponentials:
+    of its softmax. bytes: of what it makes; 0 where it only looks at the same memory in another way."""
 
     step: str
     shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
-    others: int
+    exponentials: int
     bytes: int
 
 
@@ -43,16 +42,24 @@ def costs(module: MultiHeadAttention, query_len: int, key_len: int | None = None
         biases = 0 if layer.bias is None else layer.out_features
         made = rows * layer.out_features
         read = layer.weight.numel() + biases
-        return Cost(step, (rows, layer.out_features), read, made * layer.in_features, rows * biases, made * size)
+        return Cost(step, (rows, layer.out_features), read, made * layer.in_features, 0, made * size)
 
     return [
         projected("project_q", "q_proj", n),
         projected("project_k", "k_proj", m),
         projected("project_v", "v_proj", m),
         Cost("split", (h, n, d_k), 0, 0, 0, 0),
-        Cost("scores", (h, n, m), 0, h * n * m * d_k, h * n * m, h * n * m * size),  # and the scaling
-        Cost("softmax", (h, n, m), 0, 0, h * n * (3 * m - 1), h * n * m * size),
+        Cost("scores", (h, n, m), 0, h * n * m * d_k, 0, h * n * m * size),
+        Cost("softmax", (h, n, m), 0, 0, h * n * m, h * n * m * size),
         Cost("context", (h, n, d_v), 0, h * n * m * d_v, 0, h * n * d_v * size),
         Cost("concatenate", (n, h * d_v), 0, 0, 0, n * h * d_v * size),
         projected("project_o", "out_proj", n),
     ]
+
+
+def total(module: MultiHeadAttention, length: int) -> Cost:
+    """All steps of self-attention together. With d = h d_k the number of heads cancels everywhere but in the h n^2 elements of
+    scores and softmax. bytes: were everything kept."""
+    found = costs(module, length)
+    sums = (sum(getattr(step, name) for step in found) for name in ("parameters", "multiply_adds", "exponentials", "bytes"))
+    return Cost("all", found[-1].shape, *sums)

@@ -1,0 +1,179 @@
+"""Every experiment runs, at a tiny size, and measures what its claims need."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from headwise.lecture.claims import CLAIMS
+from headwise.lecture.experiments import (
+    EXPERIMENTS,
+    Workspace,
+    ablation,
+    distance,
+    efficiency,
+    features,
+    translation,
+    two_fetch,
+)
+from headwise.lecture.experiments import __main__ as command
+from headwise.lecture.experiments.results import read
+from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
+
+WORDS = {"a": "甲", "b": "乙", "c": "丙", "d": "丁", "e": "戊"}
+TRANSLATION = translation.Size(
+    (1, 4, 8, 16, 32), 1, 32, embed_dim=64, num_layers=1, feedforward_dim=16, max_positions=16, tokens=9
+)
+TINY = {
+    "two_fetch": replace(two_fetch.EXPERIMENT.full, vocabularies=(3, 5), steps=2, batch=3, held_out=7, embed_dim=16),
+    "distance": replace(distance.EXPERIMENT.full, length=80, steps=2, batch=2, held_out=7),
+    "translation": TRANSLATION,
+    "features": features.Size(sentences=5, trained=TRANSLATION),
+    "ablation": ablation.Size(sentences=4, at_once=2, trained=TRANSLATION),
+    "efficiency": efficiency.Size(
+        (1, 4, 8, 16), embed_dim=32, lengths=(256, 1024, 4096), written_out=(7,), looped=(64, 256, 1024), repeats=1
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lecture")
+    for split, pairs in (("train", 24), ("valid", 12)):
+        generator = torch.Generator().manual_seed(pairs)
+        rows = [[list(WORDS)[i] for i in torch.randint(5, (3,), generator=generator).tolist()] for _ in range(pairs)]
+        lines = [f"{' '.join(row)}\t{''.join(WORDS[word] for word in row)}\n" for row in rows]
+        (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+    return Workspace(folder, folder / "runs")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_runs_at_a_tiny_size_and_feeds_its_claims(name, workspace):
+    experiment = replace(EXPERIMENTS[name], full=TINY[name], seeds=(0,))
+    results = experiment.measure(workspace)
+    assert results.experiment == name
+    assert results.seeds == (0,)
+    assert name in results.command
+    assert all(torch.tensor(results.values(one)).isfinite().all() for one in results.keys)
+    claims = [claim for claim in CLAIMS.values() if claim.experiment == name]
+    assert claims
+    for claim in claims:
+        assert claim.verdict(results) == "undecided"  # one seed decides nothing
+
+
+def test_a_quick_run_measures_a_part_of_the_full_one_at_the_same_size():
+    for experiment in EXPERIMENTS.values():
+        full, quick = vars(experiment.full), vars(experiment.quick)
+        for name, value in quick.items():
+            assert value == full[name] or set(value) < set(full[name]), name
+
+
+def test_what_is_finished_is_kept_unless_the_size_changes(tmp_path):
+    workspace, made = Workspace(tmp_path, tmp_path), []
+    make = lambda: {"made": float(len(made) or made.append(1) or 0)}
+    assert workspace.kept("one", TRANSLATION, make) == {"made": 0.0}
+    assert workspace.kept("one", TRANSLATION, make) == {"made": 0.0}
+    assert workspace.kept("one", replace(TRANSLATION, epochs=7), make) == {"made": 1.0}
+
+
+def test_a_full_run_writes_results_and_a_quick_one_compares_with_them(tmp_path, monkeypatch, capsys):
+    tiny = TINY["two_fetch"]
+    small = replace(EXPERIMENTS["two_fetch"], full=tiny, quick=replace(tiny, heads=(1, 8)))
+    monkeypatch.setitem(EXPERIMENTS, "two_fetch", small)
+    where = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    command.main(["two_fetch", "--seeds", "0", "1", "2", *where])
+    found = read("two_fetch", tmp_path / "out")
+    assert found.seeds == (0, 1, 2)
+    command.main(["two_fetch", "--quick", *where])
+    assert "two_fetch: 26 numbers, 0 of them" in capsys.readouterr().out  # the first seed again
+    by_seed = {
+        seed: {name: 50.0 + seed if "loss" in name else x for name, x in numbers.items()}
+        for seed, numbers in found.by_seed.items()
+    }
+    replace(found, by_seed=by_seed).write(tmp_path / "out")
+    command.main(["two_fetch", "--quick", *where])
+    said = capsys.readouterr().out
+    assert "26 numbers, 4 of them" in said
+    assert "loss heads=8 tokens=5: " in said
+    with pytest.raises(SystemExit):
+        command.main(["no such experiment", *where])
+
+
+def test_two_fetches_ask_for_two_different_places_in_an_order_that_matters():
+    inputs, targets = two_fetch.draw(5, torch.Generator().manual_seed(0), length=7, tokens=11)
+    token, p, q, position = inputs.unbind(-1)
+    assert (p != q).all()
+    assert (position == torch.arange(7)).all()
+    for row in range(5):
+        for i in range(7):
+            assert targets[row, i].tolist() == [token[row, p[row, i]], token[row, q[row, i]]]
+    assert (targets[..., 0] != targets[..., 1]).any()
+
+
+def test_a_distance_asks_for_the_token_so_far_back_and_for_nothing_before_the_first():
+    inputs, targets = distance.draw(5, torch.Generator().manual_seed(0), length=13, tokens=7, farthest=11)
+    for row in range(5):
+        for i in range(13):
+            token, back = inputs[row, :, 0].tolist(), int(inputs[row, i, 1])
+            assert 1 <= back <= 11
+            assert targets[row, i].item() == (token[i - back] if back <= i else -100)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8, 16])
+def test_the_number_of_heads_changes_no_parameter(heads):
+    one, other = (OneLayer((5, 7), 2, 11, embed_dim=16, num_heads=n) for n in (1, heads))
+    shapes = [[(name, tuple(x.shape)) for name, x in model.named_parameters()] for model in (one, other)]
+    assert shapes[0] == shapes[1]
+
+
+def test_unequal_parameters_are_refused():
+    with pytest.raises(ValueError, match="equal parameters for every number of heads"):
+        check_equal({1: 100, 8: 101})
+
+
+def test_training_learns_and_draws_the_same_for_every_model():
+    """One head fetches one place; loss falls well below chance, log 3."""
+    seen = []
+
+    def draw(sequences, generator):
+        drawn = distance.draw(sequences, generator, length=8, tokens=3, farthest=1)
+        seen.append(drawn.inputs)
+        return drawn
+
+    for heads in (1, 2):
+        make = lambda heads=heads: OneLayer((3, 2), 1, 3, embed_dim=8, num_heads=heads, position=None)
+        trained(make, draw, seed=0, steps=3, batch=5, lr=0.01)
+    assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+    scored = held_out(draw, 0, 5).inputs
+    assert not any(torch.equal(scored, batch) for batch in seen[:3])
+
+
+def test_angles_are_those_between_subspaces():
+    """Two planes that share a line: angles 0 and 90 degrees; a turned basis spans the same plane."""
+    x, y, z = torch.eye(3)
+    assert features.mean_angle(torch.stack([torch.stack([x, y]), torch.stack([x, z])])) == pytest.approx(45, abs=1e-3)
+    assert features.mean_angle(torch.stack([torch.stack([x, y]), torch.stack([x + y, x - 3 * y])])) == pytest.approx(
+        0, abs=1e-3
+    )
+
+
+def test_the_loop_over_heads_computes_the_same():
+    q, k, v = torch.randn(3, 2, 5, 7, 11)
+    assert torch.allclose(efficiency.loop(q, k, v), efficiency.attend(q, k, v), atol=1e-6)
+
+
+def test_times_are_ratios_to_the_first():
+    ratios = efficiency.in_turn({"one": lambda: sum(range(20_000)), "three": lambda: sum(range(60_000))}, repeats=5)
+    assert ratios["one"] == 1
+    assert 1.5 < ratios["three"] < 6
+
+
+def test_removing_all_heads_in_turn_ends_where_none_is_left(workspace, tmp_path):
+    translator = translation.trained(0, 8, TRANSLATION, workspace)
+    batches = [translation.batch_of(translator, [("a b", "甲乙"), ("c", "丙")])]
+    costs = ablation.leave_one_out(translator.model, batches)
+    losses = ablation.removed_in_turn(translator.model, costs, batches)
+    assert len(losses) == 1 + 3 * 8
+    assert losses[0] == pytest.approx(translator.model(**batches[0]).loss.item(), abs=1e-5)
+    least_address, least = costs.ranking()[-1]
+    assert losses[1] - losses[0] == pytest.approx(float(costs.value[least_address][least]), abs=1e-5)
