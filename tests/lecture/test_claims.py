@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from headwise.lecture.claims import CLAIMS, verdict
-from headwise.lecture.experiments import EXPERIMENTS
+from headwise.lecture.experiments.catalogue import EXPERIMENTS
 from headwise.lecture.experiments.results import FOLDER, Interval, Results, read
 
 WON, LOST, SMALL, UNKNOWN = (

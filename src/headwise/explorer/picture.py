@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -90,6 +91,7 @@ def _tile(ax: Axes, weights: list[list[float]]) -> None:
     ax.imshow(weights, cmap=COLOURS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
 
 
+@cache
 def _font_for(text: str) -> list[str]:
     """The name of an installed font with the characters that matplotlib's own font lacks; nothing if it lacks none."""
     own = get_font(fontManager.findfont("DejaVu Sans")).get_charmap()

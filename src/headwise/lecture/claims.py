@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headwise.lecture.experiments.results import Interval, Results, differences, interval
+from headwise.lecture.experiments.results import Interval, Results, conditions, differences, interval, key
 
 Verdict = Literal["holds", "holds in part", "does not hold", "undecided"]
-Comparisons = dict[str, Interval]  # what is compared -> the claimed advantage, with its interval over seeds
+Comparisons = dict[str, Interval]  # what is compared, as ``key`` writes it -> the advantage, with its interval over seeds
 
 
 def verdict(advantages: Sequence[Interval], margin: float) -> Verdict:
@@ -34,7 +34,7 @@ class Claim:
     """A sentence of the lecture, and the advantages that an experiment should show if it is true.
 
     advantages: from raw results, how far every comparison goes the claim's way (above 0 = for it). margin: from where on such
-    a difference matters, in ``unit``.
+    a difference matters, in ``unit`` (a key of the words' terms).
     """
 
     key: str
@@ -56,7 +56,9 @@ def more_with(name: str, many: Sequence[int], than: int, **where: object) -> Cal
 
     def compare(results: Results) -> Comparisons:
         base = results.values(name, heads=than, **where)
-        return {f"{heads} heads less {than}": differences(results.values(name, heads=heads, **where), base) for heads in many}
+        return {
+            key("more", heads=heads, than=than): differences(results.values(name, heads=heads, **where), base) for heads in many
+        }
 
     return compare
 
@@ -66,28 +68,29 @@ def less_with(name: str, many: Sequence[int], than: int) -> Callable[[Results], 
 
     def compare(results: Results) -> Comparisons:
         base = results.values(name, heads=than)
-        return {f"{than} heads less {heads}": differences(base, results.values(name, heads=heads)) for heads in many}
+        return {key("less", heads=heads, than=than): differences(base, results.values(name, heads=heads)) for heads in many}
 
     return compare
 
 
 def farther_reach(results: Results) -> Comparisons:
     """Eight heads against one: at the greatest distance, and how much more there than at the least one."""
-    distances = sorted(int(one.split("distance=")[1]) for one in results.keys if one.startswith("accuracy heads=1 "))
+    measured = (where for name, where in map(conditions, results.keys) if name == "accuracy" and where["heads"] == "1")
+    distances = sorted(int(where["distance"]) for where in measured)
     near, far = (
         [a - b for a, b in zip(*(results.values("accuracy", heads=n, distance=at) for n in (8, 1)), strict=True)]
         for at in (distances[0], distances[-1])
     )
     return {
-        f"8 heads less 1, {distances[-1]} tokens away": interval(far),
-        f"that, less the same {distances[0]} token away": differences(far, near),
+        key("far", heads=8, than=1, distance=distances[-1]): interval(far),
+        key("farther", heads=8, than=1, distance=distances[-1], near=distances[0]): differences(far, near),
     }
 
 
 def unlike_untrained(results: Results) -> Comparisons:
     """How much less alike the heads of a layer are than before training: where they look, what they give."""
     return {
-        f"{what}, {kind}": differences(
+        key(f"unlike_{what}", kind=kind): differences(
             results.values(f"{what} alike untrained", kind=kind), results.values(f"{what} alike trained", kind=kind)
         )
         for what in ("weights", "outputs")
@@ -101,7 +104,7 @@ SPREAD = 5.0  # degrees
 def as_far_as_random(results: Results) -> Comparisons:
     """The mean principal angle of two heads' row spaces, less that of random ones, plus 5 degrees of grace."""
     return {
-        f"W_{name} within 5 degrees of random": interval(
+        key("near_random", projection=name, degrees=SPREAD): interval(
             [
                 trained - random + SPREAD
                 for trained, random in zip(
@@ -120,7 +123,7 @@ def share_above(name: str, holds: float, in_part: float) -> Callable[[Results], 
 
     def compare(results: Results) -> Comparisons:
         shares = results.values(name)
-        return {f"{name} less {limit:.0%}": interval([share - limit for share in shares]) for limit in (holds, in_part)}
+        return {key("above", limit=f"{limit:.0%}"): interval([share - limit for share in shares]) for limit in (holds, in_part)}
 
     return compare
 
@@ -128,7 +131,9 @@ def share_above(name: str, holds: float, in_part: float) -> Callable[[Results], 
 def faster_than_one_head(results: Results) -> Comparisons:
     """1 - time / time of one head, of whole modules with equal parameters, in turn in one run."""
     return {
-        f"{heads} heads, {length} tokens": interval([1 - ratio for ratio in results.values("time", heads=heads, length=length)])
+        key("sooner", heads=heads, length=length): interval(
+            [1 - ratio for ratio in results.values("time", heads=heads, length=length)]
+        )
         for length in (256, 1024, 4096)
         for heads in (4, 8, 16)
     }
@@ -137,7 +142,7 @@ def faster_than_one_head(results: Results) -> Comparisons:
 def faster_than_loop(results: Results) -> Comparisons:
     """1 - time of one batched call / time of a loop over the heads, in turn in one run."""
     return {
-        f"{heads} heads, {length} tokens": interval(
+        key("sooner", heads=heads, length=length): interval(
             [1 - ratio for ratio in results.values("batched", heads=heads, length=length)]
         )
         for length in (64, 256, 1024)
@@ -153,7 +158,7 @@ CLAIMS: Mapping[str, Claim] = {
             "多个注意力头捕捉不同的特征和模式",
             "Several heads capture different features and patterns",
             "features",
-            "similarity, 0 to 1",
+            "similarity",
             0.05,
             unlike_untrained,
         ),
@@ -171,7 +176,7 @@ CLAIMS: Mapping[str, Claim] = {
             "单一注意力机制无法充分捕捉复杂特征",
             "A single attention cannot keep apart what several heads fetch",
             "two_fetch",
-            "accuracy, 0 to 1",
+            "accuracy",
             0.02,
             more_with("accuracy", (2, 4, 8), 1),
         ),
@@ -180,7 +185,7 @@ CLAIMS: Mapping[str, Claim] = {
             "更好地捕捉序列中的长距离依赖关系",
             "Several heads capture long-range dependencies better",
             "distance",
-            "accuracy, 0 to 1",
+            "accuracy",
             0.02,
             farther_reach,
         ),
@@ -189,7 +194,7 @@ CLAIMS: Mapping[str, Claim] = {
             "多头提高模型的表达能力",
             "At constant parameters, several heads translate better than one",
             "translation",
-            "nats per token",
+            "nats_per_token",
             0.02,
             less_with("loss", (4, 8, 16), 1),
         ),
@@ -198,7 +203,7 @@ CLAIMS: Mapping[str, Claim] = {
             "头数过多，质量下降",
             "Quality also drops off with too many heads (Vaswani et al. 2017, section 6.2)",
             "translation",
-            "nats per token",
+            "nats_per_token",
             0.02,
             more_with("loss", (32,), 8),
         ),
@@ -207,7 +212,7 @@ CLAIMS: Mapping[str, Claim] = {
             "每个训练好的头都不可缺少",
             "After training, the absence of any single head costs something",
             "ablation",
-            "share of heads",
+            "share_of_heads",
             0.0,
             share_above("share needed", 0.9, 0.5),
         ),
@@ -216,7 +221,7 @@ CLAIMS: Mapping[str, Claim] = {
             "训练之后，许多头可以去掉",
             "After training, half of the heads can go for a tenth more loss (in part: a fifth of them)",
             "ablation",
-            "share of heads",
+            "share_of_heads",
             0.0,
             share_above("share spared", 0.5, 0.2),
         ),
@@ -225,7 +230,7 @@ CLAIMS: Mapping[str, Claim] = {
             "相比于单一注意力机制，多头更高效",
             "Multi-head attention takes less time than single attention of the same size",
             "efficiency",
-            "share of the time",
+            "share_of_time",
             0.05,
             faster_than_one_head,
         ),
@@ -234,7 +239,7 @@ CLAIMS: Mapping[str, Claim] = {
             "并行计算多个注意力头提高计算效率",
             "Computing the heads in parallel, in one call, takes less time than one after another",
             "efficiency",
-            "share of the time",
+            "share_of_time",
             0.05,
             faster_than_loop,
         ),

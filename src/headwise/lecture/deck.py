@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from headwise.explorer.picture import save_figure
-from headwise.lecture.figures.structure import FIGURES
+from headwise.lecture.experiments.results import Results
+from headwise.lecture.figures import FIGURES
+from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS, Slide
-from headwise.lecture.recording import Recording
-from headwise.lecture.tables.structure import TABLES
-from headwise.lecture.words import words
+from headwise.lecture.tables import TABLES
 from headwise.models.checkpoint.folder import write
 
 WEB = Path(__file__).parent / "web"
+ROWS = 13  # of a table on one slide
 PAGE = """\
 <!doctype html>
 <html lang="{language}">
@@ -40,31 +41,30 @@ PAGE = """\
 """
 
 
-def build(run: Recording, language: str, out: Path, asked: str = "") -> Path:
-    """Writes the deck into a folder and returns its page. asked: what was said on the command line besides, to be repeated
-    under every figure and table that depends on it."""
-    said = words(language)
+def build(material: Material, out: Path, asked: str = "") -> Path:
+    """Writes the deck into a folder and returns its page. asked: what was said on the command line, to be repeated under every
+    figure and table."""
+    said = material.words
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     shutil.copytree(WEB, out, dirs_exist_ok=True)
-    for number, draw in FIGURES.items():
-        save_figure(lambda draw=draw: draw(run), out / "figures" / f"{number}.svg", "".join(run.tokens))
-    slides = "\n".join(_slides(run, said, out, f" --lang {language}{asked}"))
+    slides = "\n".join(_slides(material, out, asked))
     page = out / "index.html"
-    text = PAGE.format(language=language, title=escape(said["title"]), slides=slides)
+    text = PAGE.format(language=material.language, title=escape(said["title"]), slides=slides)
     write(page, lambda place: place.write_text(text, encoding="utf-8"))
     return page
 
 
-def _slides(run: Recording, said: dict[str, Any], out: Path, asked: str) -> Iterator[str]:
+def _slides(material: Material, out: Path, asked: str) -> Iterator[str]:
+    said = material.words
     yield _section(f"<h1>{escape(said['title'])}</h1>", f"<p>{escape(said['subtitle'])}</p>", f"<p>{said['date']}</p>")
     contents = "".join(f"<li>{escape(said['sections'][section.key])}</li>" for section in SECTIONS)
     yield _section(f"<h2>{escape(said['contents'])}</h2>", f"<ol>{contents}</ol>")
     for section in SECTIONS:
         yield _section(f"<h1>{escape(said['sections'][section.key])}</h1>")
         for slide in section.slides:
-            pages = [_text(slide.key, slide.references, said), *_examples(slide, run, said, out, asked)]
-            yield f"<section>{''.join(pages)}</section>"
+            examples = (*_figure(slide, material, out, asked), *_table(slide, material, out, asked))
+            yield f"<section>{_text(slide.key, slide.references, said)}{''.join(examples)}</section>"
     yield _text("summary", (), said)
     listed = "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES.values())
     yield _section(f"<h2>{escape(said['slides']['references']['title'])}</h2>", f'<ul class="references">{listed}</ul>')
@@ -83,33 +83,58 @@ def _text(key: str, references: tuple[str, ...], said: dict[str, Any]) -> str:
     )
 
 
-def _examples(slide: Slide, run: Recording, said: dict[str, Any], out: Path, asked: str) -> Iterator[str]:
-    """The slide's figure and table, each with the command that computes it."""
-    number, words_of = slide.number, said["slides"][slide.key]
-    if number is None:
+def _figure(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[str]:
+    if slide.number not in FIGURES:
+        yield _example("figure", slide, material, _not_yet(material))
         return
-    for kind, there in (("figure", FIGURES), ("table", TABLES)):
-        caption = f"<h3>{escape(said[kind])} {number}: {escape(words_of[kind])}</h3>"
-        if number not in there:
-            yield _section(caption, f'<p class="sub">{escape(said["not_yet"])}</p>')
-            continue
-        if kind == "figure":
-            made = f'<figure><img src="figures/{number}.svg" alt="{escape(words_of[kind])}"></figure>'
-        else:
-            table = TABLES[number](run)
-            text = table.csv()
-            write(out / "tables" / f"{number}.csv", lambda place, text=text: place.write_text(text, encoding="utf-8"))
-            made = _table(table.said(said["terms"]))
-        by = f"headwise lecture {kind} {number}{asked}"
-        yield _section(caption, made, f'<p class="by">{escape(said["computed_by"])} <code>{escape(by)}</code></p>')
+    save(slide.number, material, out / "figures" / f"{slide.number}.svg")
+    alt = escape(material.words["slides"][slide.key]["figure"])
+    made = f'<figure><img src="figures/{slide.number}.svg" alt="{alt}"></figure>'
+    yield _example("figure", slide, material, made, asked)
 
 
-def _table(rows: list[list[str]]) -> str:
-    made = [
-        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-        for row, tag in zip(rows, ["th", *["td"] * (len(rows) - 1)], strict=True)
-    ]
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in made)}</table>"
+def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[str]:
+    if slide.number not in TABLES:
+        yield _example("table", slide, material, _not_yet(material))
+        return
+    table = TABLES[slide.number](material)
+    write(out / "tables" / f"{slide.number}.csv", lambda place: place.write_text(table.csv(), encoding="utf-8"))
+    pages = list(table.pages(ROWS))
+    for place, page in enumerate(pages, 1):
+        part = f" ({place}/{len(pages)})" if len(pages) > 1 else ""
+        yield _example("table", slide, material, page.html(material.terms), asked, part)
+
+
+def save(number: int, material: Material, file: Path) -> None:
+    """Writes a figure as SVG or PNG, with a font that has the characters of the words and of the sentence."""
+    text = "".join([*material.run.tokens, *material.terms.values()])
+    save_figure(lambda: FIGURES[number](material), file, text)
+
+
+def _example(kind: str, slide: Slide, material: Material, made: str, asked: str | None = None, part: str = "") -> str:
+    """A figure or a table under its caption; below it, unless there is none yet, how it was computed."""
+    said = material.words
+    caption = f"<h3>{escape(said[kind])} {slide.number}: {escape(said['slides'][slide.key][kind])}{part}</h3>"
+    if asked is None:
+        return _section(caption, made)
+    command = f"headwise lecture {kind} {slide.number} --lang {material.language}{asked}"
+    by = f"{escape(said['computed_by'])} <code>{escape(command)}</code>"
+    from_results = "; ".join(_origin(material.results(name), said) for name in slide.experiments)
+    return _section(caption, made, f'<p class="by">{by}{"<br>" if from_results else ""}{escape(from_results)}</p>')
+
+
+def _origin(results: Results, said: dict[str, Any]) -> str:
+    return said["origin"].format(
+        experiment=results.experiment,
+        seeds=len(results.seeds),
+        date=results.date,
+        cpu=results.hardware.get("cpu", "–"),
+        torch=results.versions.get("torch", "–"),
+    )
+
+
+def _not_yet(material: Material) -> str:
+    return f'<p class="sub">{escape(material.words["not_yet"])}</p>'
 
 
 def _section(*parts: str) -> str:

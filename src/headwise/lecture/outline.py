@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slide:
-    """key: of its words. number: of its figure and of its table, where it has them."""
+    """key: of its words. number: of its figure and of its table. experiments: which these show; none: a recorded sentence."""
 
     key: str
-    number: int | None
+    number: int
     references: tuple[str, ...] = ("vaswani2017",)
+    experiments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,16 @@ class Section:
 
 
 SECTIONS = (
-    Section("concepts", (Slide("introduction", 1), Slide("background", 2))),
+    Section("concepts", (Slide("introduction", 1), Slide("background", 2, experiments=("two_fetch", "translation")))),
     Section("design", (Slide("structure", 3), Slide("projections", 4))),
     Section("steps", (Slide("overview", 5), Slide("projection", 6), Slide("concatenation", 7))),
-    Section("advantages", (Slide("features", 8), Slide("efficiency", 9))),
+    Section(
+        "advantages",
+        (
+            Slide("features", 8, experiments=("features", "two_fetch", "distance", "translation", "ablation")),
+            Slide("efficiency", 9, experiments=("efficiency",)),
+        ),
+    ),
     Section(
         "applications",
         (
@@ -35,6 +42,8 @@ SECTIONS = (
         ),
     ),
 )
+
+SLIDES = {slide.number: slide for section in SECTIONS for slide in section.slides}
 
 REFERENCES = {
     "vaswani2017": "Vaswani, A., Shazeer, N., Parmar, N., Uszkoreit, J., Jones, L., Gomez, A. N., Kaiser, Ł. and Polosukhin, "

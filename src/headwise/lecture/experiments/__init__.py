@@ -1,10 +1,1 @@
-"""The experiments behind the lecture's claims, by name."""
-
-from headwise.lecture.experiments import ablation, distance, efficiency, features, translation, two_fetch
-from headwise.lecture.experiments.experiment import Experiment, Workspace
-
-EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (two_fetch, distance, translation, features, ablation, efficiency)
-}
-
-__all__ = ["EXPERIMENTS", "Experiment", "Workspace"]
+"""What the lecture's claims are judged by: experiments, which need the extra "train", and the results that they leave."""

@@ -87,4 +87,5 @@ EXPERIMENT = Experiment(
     run=run,
     full=Size(),
     quick=Size(),
+    reads=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -45,6 +45,7 @@ class Experiment:
 
     about: what is done, in a sentence. samples: on how much each number is measured. full: the size behind the committed
     results. quick: a part of it, fewer conditions at the same size, so that its numbers can be compared with the full ones.
+    reads: whether it needs sentence pairs.
     """
 
     name: str
@@ -54,18 +55,18 @@ class Experiment:
     full: Any
     quick: Any
     seeds: tuple[int, ...] = (0, 1, 2)
+    reads: bool = False
 
-    def measure(self, workspace: Workspace, quick: bool = False, seeds: Sequence[int] | None = None) -> Results:
-        """Runs all seeds (a quick run: the first one), on one thread; finished seeds of an interrupted run are kept."""
-        size, seeds = (self.quick, self.seeds[:1]) if quick else (self.full, seeds or self.seeds)
+    def measure(self, workspace: Workspace, command: str, quick: bool = False) -> Results:
+        """Runs all seeds (a quick run: the first one), on one thread; finished seeds of an interrupted run are kept. command:
+        what was typed for that."""
+        size, seeds = (self.quick, self.seeds[:1]) if quick else (self.full, self.seeds)
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             by_seed = {seed: self.run(seed, size, workspace) for seed in tracked(seeds, self.name)}
         finally:
             torch.set_num_threads(before)
-        which = "--quick" if quick else f"--seeds {' '.join(map(str, seeds))}"
-        command = f"python -m headwise.lecture.experiments {self.name} --data tatoeba_en_zh {which}"
         return Results(
             self.name,
             command,

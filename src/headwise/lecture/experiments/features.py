@@ -96,4 +96,5 @@ EXPERIMENT = Experiment(
     run=run,
     full=Size(),
     quick=Size(),
+    reads=True,
 )

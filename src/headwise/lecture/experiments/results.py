@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ Numbers = dict[str, float | int]  # what one seed found: name and condition, as 
 def key(name: str, **where: object) -> str:
     """``key("accuracy", heads=8, distance=64)`` is "accuracy heads=8 distance=64"."""
     return " ".join([name, *(f"{condition}={value}" for condition, value in where.items())])
+
+
+def conditions(written: str) -> tuple[str, dict[str, str]]:
+    """What ``key`` was made from: its inverse, values as text."""
+    parts = re.split(r" (?=\w+=)", written)
+    return parts[0], dict(part.split("=", 1) for part in parts[1:])
 
 
 class Interval(NamedTuple):
@@ -90,8 +97,10 @@ class Results:
 
 
 def read(experiment: str, folder: Path = FOLDER) -> Results:
-    """The committed results. Raises FileNotFoundError, or ValueError where seeds were not measured alike."""
+    """What ``Results.write`` wrote. Raises ValueError where there are none, or seeds were not measured alike."""
     path = folder / f"{experiment}.json"
+    if not path.exists():
+        raise ValueError(f"no results of {experiment} in {folder}")
     entries = json.loads(path.read_text(encoding="utf-8"))
     by_seed = {int(seed): numbers for seed, numbers in entries.pop("by_seed").items()}
     if not by_seed or len({frozenset(numbers) for numbers in by_seed.values()}) != 1:

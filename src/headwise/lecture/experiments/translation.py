@@ -117,4 +117,5 @@ EXPERIMENT = Experiment(
     run=run,
     full=Size(),
     quick=Size(heads=(8,)),
+    reads=True,
 )

@@ -4,35 +4,91 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
 
-Cell = str | int | float | None
+from headwise.lecture.experiments.results import Interval
+
+Cell = str | int | float | Interval | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """columns: their keys in the words' "terms". rows: a cell that is text is looked up there, too, where it is a key."""
+    """columns: their keys in the words' "terms". rows: a cell that is text is looked up there, too, where it is a key.
+
+    grouped: columns that say something of several rows: what stands under each other there and is the same is one cell.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    grouped: tuple[str, ...] = ()
 
-    def said(self, terms: dict[str, str]) -> list[list[str]]:
-        """Header and rows as text, in the language of the terms."""
-        return [[terms.get(name, name) for name in self.columns]] + [[_said(cell, terms) for cell in row] for row in self.rows]
+    def groups(self) -> list[list[Sequence[Cell]]]:
+        """Rows that share what is grouped; without that, each row by itself."""
+        places, found = [self.columns.index(name) for name in self.grouped], list[list[Sequence[Cell]]]()
+        for row in self.rows:
+            if places and found and all(row[place] == found[-1][0][place] for place in places):
+                found[-1].append(row)
+            else:
+                found.append([row])
+        return found
 
-    def markdown(self, terms: dict[str, str]) -> str:
-        header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in self.said(terms))
-        return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
+    def pages(self, most: int) -> Iterator[Table]:
+        """Of at most so many rows each, or of one group that is longer."""
+        page = list[Sequence[Cell]]()
+        for group in self.groups():
+            if page and len(page) + len(group) > most:
+                yield replace(self, rows=page)
+                page = []
+            page = [*page, *group]
+        yield replace(self, rows=page)
+
+    def markdown(self, terms: Mapping[str, str]) -> str:
+        rows = [[terms.get(name, name) for name in self.columns], ["---"] * len(self.columns)]
+        for group in self.groups():
+            for place, row in enumerate(group):
+                repeated = self.grouped if place else ()
+                named = zip(self.columns, row, strict=True)
+                rows.append(["" if name in repeated else _said(cell, terms).replace("|", "\\|") for name, cell in named])
+        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+    def html(self, terms: Mapping[str, str]) -> str:
+        made = "".join(f"<th>{escape(terms.get(name, name))}</th>" for name in self.columns)
+        lines = [f"<tr>{made}</tr>"]
+        for group in self.groups():
+            for place, row in enumerate(group):
+                cells = [
+                    f'<td{f""" rowspan="{len(group)}" """ if name in self.grouped else ""}>{escape(_said(cell, terms))}</td>'
+                    for name, cell in zip(self.columns, row, strict=True)
+                    if place == 0 or name not in self.grouped
+                ]
+                lines.append(f"<tr>{''.join(cells)}</tr>")
+        return f"<table>{''.join(lines)}</table>"
 
     def csv(self) -> str:
-        """The numbers themselves, under keys."""
+        """The numbers themselves, under keys; a column of intervals becomes three."""
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([self.columns, *self.rows])
+        columns = list(zip(*self.rows, strict=True))
+        wide = {place for place, column in enumerate(columns) if any(isinstance(cell, Interval) for cell in column)}
+        header = [
+            part
+            for place, name in enumerate(self.columns)
+            for part in ((name, f"{name}_low", f"{name}_high") if place in wide else (name,))
+        ]
+        rows = [[part for place, cell in enumerate(row) for part in _parts(cell, place in wide)] for row in self.rows]
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
         return file.getvalue()
 
 
-def _said(cell: Cell, terms: dict[str, str]) -> str:
+def _parts(cell: Cell, wide: bool) -> tuple[Cell, ...]:
+    if isinstance(cell, Interval):
+        return tuple(cell)
+    return (cell, None, None) if wide else (cell,)
+
+
+def _said(cell: Cell, terms: Mapping[str, str]) -> str:
     match cell:
         case None:
             return "–"
@@ -40,7 +96,19 @@ def _said(cell: Cell, terms: dict[str, str]) -> str:
             return terms.get(cell, cell)
         case int():
             return f"{cell:,}"
+        case Interval():
+            return _said_interval(cell)
         case _ if cell != 0 and abs(cell) < 1e-3:
             return f"{cell:.1e}"
         case _:
             return f"{cell:,.3f}" if abs(cell) < 10 else f"{cell:,.1f}"
+
+
+def _said_interval(found: Interval) -> str:
+    """With two digits of its half width, four decimals at most: 0.36 [-1.0, 1.7]."""
+    half = (found.high - found.low) / 2
+    if not half > 0:  # one seed, or all seeds alike
+        return f"{found.mean:,.0f}" if found.mean.is_integer() else f"{found.mean:,.4g}"
+    decimals = min(max(1 - math.floor(math.log10(half)), 0), 4)
+    mean, low, high = (f"{number:,.{decimals}f}" for number in found)
+    return f"{mean} [{low}, {high}]"
