@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from headwise.cli.common import SHIPPED
+from headwise.lecture import deck
 from headwise.lecture.claims import CLAIMS
-from headwise.lecture.deck import build
 from headwise.lecture.experiments.results import Interval, Results, read
 from headwise.lecture.figures import FIGURES
 from headwise.lecture.material import Material
@@ -86,13 +86,14 @@ def test_every_line_of_a_figure_moves_with_the_results_it_comes_from_and_with_no
             same = [one == changed for one, changed in zip(before, after, strict=True)]
             assert all(same) or not any(same)
             moved += not any(same)
-    shown = experiment if experiment not in ("features",) else "two states"
-    assert moved >= (2 if shown == "two states" else 1)
+    assert moved >= 1
 
 
-def test_the_deck_says_other_numbers_and_other_verdicts_with_other_results(run, tmp_path):
+def test_the_deck_says_other_numbers_and_other_verdicts_with_other_results(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(deck, "FIGURES", {})  # they take their time, and are looked at above
+
     def cells(of: Material) -> list[str]:
-        page = build(of, tmp_path / "deck").read_text(encoding="utf-8")
+        page = deck.build(of, tmp_path / "deck").read_text(encoding="utf-8")
         return re.findall(r"<td[^>]*>([^<]*)</td>", page)
 
     for name in EXPERIMENTS:
@@ -105,7 +106,7 @@ def test_the_deck_says_other_numbers_and_other_verdicts_with_other_results(run, 
     before = cells(Material(run, "en", tmp_path))
     Results(**(vars(results) | {"by_seed": better})).write(tmp_path)
     after = cells(Material(run, "en", tmp_path))
-    assert "8.900" in "".join(after) or "8.9" in after
+    assert "8.9" in after
     assert after[after.index(CLAIMS["too many heads"].en) + 5] == "does not hold"
     assert before != after
 
@@ -179,7 +180,7 @@ def test_what_is_grouped_is_one_cell_and_intervals_are_three_numbers():
     assert table.markdown({"claim": "Claim", "b": "B|"}) == (
         "| Claim | x |\n| --- | --- |\n| a< | 0.4 [-1.0, 1.7] |\n|  | 0.5 |\n| B\\| | 1 |\n"
     )
-    assert '<td rowspan="2" >a&lt;</td><td>0.4 [-1.0, 1.7]</td></tr><tr><td>0.5</td></tr>' in table.html({})
+    assert '<td rowspan="2">a&lt;</td><td>0.4 [-1.0, 1.7]</td></tr><tr><td>0.5</td></tr>' in table.html({})
     assert table.csv() == "claim,x,x_low,x_high\na<,0.36,-1.0,1.7\na<,0.5,0.5,0.5\nb,1,,\n"
 
 

@@ -104,7 +104,7 @@ def _likeness(ax: Axes, results: Results, terms: dict[str, str]) -> None:
 
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(12.8, 5.6), layout="constrained")
-    return figure, figure.subplots(1, count)
+    return figure, list(figure.subplots(1, count))
 
 
 def _curve(

@@ -33,6 +33,7 @@ def characteristics(run: Recording) -> Table:
             ("parameters", sum(step.parameters for step in steps)),
             ("parameters_counted", sum(parameter.numel() for parameter in module.parameters())),
             ("multiply_adds", sum(step.multiply_adds for step in steps)),
+            ("bytes", sum(step.bytes for step in steps)),
             ("weights_formed", run.weights.numel()),
             ("row_sums_least", float(sums.min())),
             ("row_sums_most", float(sums.max())),

@@ -59,11 +59,12 @@ class Table:
         lines = [f"<tr>{made}</tr>"]
         for group in self.groups():
             for place, row in enumerate(group):
-                cells = [
-                    f'<td{f""" rowspan="{len(group)}" """ if name in self.grouped else ""}>{escape(_said(cell, terms))}</td>'
-                    for name, cell in zip(self.columns, row, strict=True)
-                    if place == 0 or name not in self.grouped
-                ]
+                cells = list[str]()
+                for name, cell in zip(self.columns, row, strict=True):
+                    if name not in self.grouped:
+                        cells.append(f"<td>{escape(_said(cell, terms))}</td>")
+                    elif place == 0:
+                        cells.append(f'<td rowspan="{len(group)}">{escape(_said(cell, terms))}</td>')
                 lines.append(f"<tr>{''.join(cells)}</tr>")
         return f"<table>{''.join(lines)}</table>"
 
