@@ -148,15 +148,6 @@ def test_training_learns_and_draws_the_same_for_every_model():
     assert not any(torch.equal(scored, batch) for batch in seen[:3])
 
 
-def test_angles_are_those_between_subspaces():
-    """Two planes that share a line: angles 0 and 90 degrees; a turned basis spans the same plane."""
-    x, y, z = torch.eye(3)
-    assert features.mean_angle(torch.stack([torch.stack([x, y]), torch.stack([x, z])])) == pytest.approx(45, abs=1e-3)
-    assert features.mean_angle(torch.stack([torch.stack([x, y]), torch.stack([x + y, x - 3 * y])])) == pytest.approx(
-        0, abs=1e-3
-    )
-
-
 def test_the_loop_over_heads_computes_the_same():
     q, k, v = torch.randn(3, 2, 5, 7, 11)
     assert torch.allclose(efficiency.loop(q, k, v), efficiency.attend(q, k, v), atol=1e-6)

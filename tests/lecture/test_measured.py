@@ -1,4 +1,4 @@
-"""Figures and tables 2, 8 and 9, and what is counted in 1 and 5: every number is the formula's, or moves with a results file."""
+"""Figures and tables 2, 8 and 9, and what is counted in 1 and 5: numbers are the formula's, or move with a results file."""
 
 import csv
 import io

@@ -18,7 +18,8 @@ from headwise.lecture.figures.structure import FIGURES
 from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS
 from headwise.lecture.recording import Recording, record
-from headwise.lecture.tables.structure import TABLES, mean_angle, subspaces
+from headwise.lecture.subspaces import bases, mean_angle, subspaces
+from headwise.lecture.tables.structure import TABLES
 from headwise.lecture.words import LANGUAGES, words
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.tokens import train_tokenizer
@@ -83,11 +84,11 @@ def test_another_sentence_and_another_layer_make_another_figure(translator, run,
 
 
 def test_angles_are_0_between_equal_subspaces_and_90_between_those_with_nothing_in_common():
-    torch.manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(12, 8).double()).Q
-    turned = basis[:, :4] @ torch.linalg.qr(torch.randn(4, 4).double()).Q
-    assert mean_angle(torch.stack([basis[:, :4], turned])) == pytest.approx(0.0, abs=1e-5)
-    assert mean_angle(torch.stack([basis[:, :4], basis[:, 4:]])) == pytest.approx(90.0)
+    """Two planes that share a line stand at 0 and 90 degrees; a turned basis spans the same plane."""
+    x, y, z, u = torch.eye(4)
+    for other, angle in (([x + y, x - 3 * y], 0.0), ([x, z], 45.0), ([z, u], 90.0)):
+        planes = torch.stack([torch.stack([x, y]), torch.stack(other)])
+        assert mean_angle(bases(planes)) == pytest.approx(angle, abs=1e-5)
 
 
 def test_a_heads_subspace_is_what_it_reads_or_writes(run):

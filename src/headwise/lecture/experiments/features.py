@@ -20,6 +20,7 @@ from headwise.insight.observing.observe import observe
 from headwise.lecture.experiments import translation
 from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import Numbers, key
+from headwise.lecture.subspaces import bases, mean_angle, subspaces
 from headwise.models.transformer import Transformer
 from headwise.tasks.pairs import read_pairs
 
@@ -47,14 +48,11 @@ def _measure(seed: int, size: Size, workspace: Workspace) -> Numbers:
     found = Numbers()
     for state, model in models.items():
         found |= alike(model, batch, state)
-    for name, module in (("Q", "q_proj"), ("K", "k_proj"), ("V", "v_proj")):
-        stacked = [
-            getattr(each, module).weight.detach().unflatten(0, (each.num_heads, -1))  # heads head_dim embed_dim
-            for each in translator.model.modules()
-            if isinstance(each, MultiHeadAttention)
-        ]
-        found[key("angle trained", projection=name)] = _mean(mean_angle(weight) for weight in stacked)
-        found[key("angle random", projection=name)] = _mean(mean_angle(torch.randn_like(weight)) for weight in stacked)
+    attentions = [each for each in translator.model.modules() if isinstance(each, MultiHeadAttention)]
+    for name, projection in (("Q", "q_proj"), ("K", "k_proj"), ("V", "v_proj")):
+        read = [subspaces(each, projection) for each in attentions]
+        found[key("angle trained", projection=name)] = _mean(map(mean_angle, read))
+        found[key("angle random", projection=name)] = _mean(mean_angle(bases(torch.randn_like(part.mT))) for part in read)
     return found
 
 
@@ -69,15 +67,6 @@ def alike(model: nn.Module, batch: dict[str, Tensor], state: str) -> Numbers:
         for what, measure in (("weights", similarity.weights), ("outputs", similarity.outputs)):
             pairs.setdefault((what, kind), []).append(_mean_of_pairs(measure({address: record[address]}).matrix))
     return {key(f"{what} alike {state}", kind=kind): _mean(each) for (what, kind), each in pairs.items()}
-
-
-def mean_angle(weight: Float[Tensor, "heads head_dim embed_dim"]) -> float:
-    """Mean over pairs of heads of the mean principal angle between their row spaces, in degrees: arccos of the singular values
-    of A B^T, A and B orthonormal bases (Björck and Golub 1973)."""
-    basis = torch.linalg.qr(weight.double().mT).Q  # heads embed_dim head_dim
-    one, other = torch.triu_indices(len(basis), len(basis), offset=1)
-    cosines = torch.linalg.svdvals(basis[one].mT @ basis[other]).clamp(max=1.0)
-    return float(cosines.arccos().rad2deg().mean())
 
 
 def _mean_of_pairs(matrix: Float[Tensor, "heads heads"]) -> float:

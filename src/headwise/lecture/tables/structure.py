@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import combinations
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from headwise.attention.module import MultiHeadAttention
 from headwise.insight.measuring import similarity
 from headwise.lecture.costs import Cost, costs, projection
 from headwise.lecture.recording import Recording
+from headwise.lecture.subspaces import bases, mean_angle, subspaces
 from headwise.lecture.tables.table import Table
 
 DRAWS, ROUNDS, SEED = 20, 200, 0  # of random subspaces; of measuring time
@@ -96,26 +95,10 @@ TABLES: dict[int, Callable[[Recording], Table]] = {
 }
 
 
-def subspaces(module: MultiHeadAttention, name: str) -> Tensor:
-    """Orthonormal bases (heads, embed_dim, width) of what each head reads of its input, for out_proj: of what it writes."""
-    weight = projection(module, name).weight
-    heads = module.num_heads if name in ("q_proj", "out_proj") else module.num_kv_heads
-    weight = weight.mT if name == "out_proj" else weight
-    return torch.linalg.qr(weight.detach().double().unflatten(0, (heads, -1)).mT).Q
-
-
-def mean_angle(bases: Tensor) -> float:
-    """The mean principal angle between the subspaces of two heads, degrees, over all pairs (Björck and Golub 1973): 0 = the
-    same subspace, 90 = nothing in common."""
-    cosines = [torch.linalg.svdvals(a.mT @ b).clamp(max=1) for a, b in combinations(bases, 2)]
-    return float(torch.stack(cosines).arccos().rad2deg().mean()) if cosines else float("nan")
-
-
-def random_angle(bases: Tensor) -> float:
+def random_angle(heads: Tensor) -> float:
     """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
     generator = torch.Generator().manual_seed(SEED)
-    drawn = torch.randn(DRAWS, *bases.shape[1:], generator=generator, dtype=bases.dtype)
-    return mean_angle(torch.linalg.qr(drawn).Q)
+    return mean_angle(bases(torch.randn(DRAWS, *heads.mT.shape[1:], generator=generator)))
 
 
 def _between(matrix: Tensor) -> float:
