@@ -53,6 +53,13 @@ def pad(sequences: Sequence[Ids], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 
 
+def collate(pairs: Sequence[tuple[Ids, Ids]], pad_token_id: int) -> dict[str, Tensor]:
+    """What a translation model learns from: padded sources, which of them are real, targets with -100 where there are none."""
+    sources, targets = zip(*pairs, strict=True)
+    input_ids = pad(sources, pad_token_id)
+    return {"input_ids": input_ids, "attention_mask": input_ids != pad_token_id, "labels": pad(targets, -100)}
+
+
 class Batches:
     """Batches of pairs of similar length, about ``tokens`` tokens of source and target each, in a new order every epoch.
 
@@ -75,7 +82,7 @@ class Batches:
         batches = self._order()
         while self.position < len(self):
             self.position += 1
-            yield self._collate(batches[self.position - 1])
+            yield collate([self.pairs[i] for i in batches[self.position - 1]], self.pad_token_id)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -90,15 +97,6 @@ class Batches:
         ordered = noisy.argsort().tolist()
         batches = [ordered[end - size : end] for size, end in zip(self._sizes, ends, strict=True)]
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-    def _collate(self, indices: list[int]) -> dict[str, Tensor]:
-        sources, targets = zip(*(self.pairs[i] for i in indices), strict=True)
-        input_ids = pad(sources, self.pad_token_id)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": input_ids != self.pad_token_id,
-            "labels": pad(targets, -100),
-        }
 
 
 def _sizes(sorted_lengths: list[int], tokens: int) -> list[int]:

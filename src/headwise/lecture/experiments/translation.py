@@ -15,7 +15,7 @@ from torch.nn import functional
 from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import Numbers, key
 from headwise.lecture.experiments.small import check_equal
-from headwise.tasks.pairs import pad, read_pairs
+from headwise.tasks.pairs import collate, read_pairs
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import bleu
 from headwise.tasks.training import train
@@ -103,11 +103,8 @@ def held_out_loss(translator: Translator, pairs: list[tuple[str, str]]) -> float
 
 
 def batch_of(translator: Translator, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    """What the model takes: padded sources, their mask, labels with -100 where there is no token."""
     sources, targets = (translator.encode(side) for side in zip(*pairs, strict=True))
-    input_ids = pad(sources, translator.model.config.pad_token_id)
-    mask = input_ids != translator.model.config.pad_token_id
-    return {"input_ids": input_ids, "attention_mask": mask, "labels": pad(targets, -100)}
+    return collate(list(zip(sources, targets, strict=True)), translator.model.config.pad_token_id)
 
 
 EXPERIMENT = Experiment(
