@@ -34,8 +34,8 @@ PAGE = """\
 {slides}
 </div></div>
 <script src="reveal/reveal.js"></script>
-<script>Reveal.initialize({{width: 1280, height: 720, margin: 0, center: false, hash: true, slideNumber: true,
-  transition: "none", pdfSeparateFragments: false}});</script>
+<script>Reveal.initialize({{width: 1280, height: 720, margin: 0, maxScale: 10, center: false, hash: true, slideNumber: "c/t",
+  navigationMode: "linear", controlsTutorial: false, transition: "none", pdfSeparateFragments: false}});</script>
 </body>
 </html>
 """

@@ -55,16 +55,18 @@ class Table:
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def html(self, terms: Mapping[str, str]) -> str:
-        made = "".join(f"<th>{escape(terms.get(name, name))}</th>" for name in self.columns)
-        lines = [f"<tr>{made}</tr>"]
+        """Columns of numbers are of the class "number"; of an interval, the limits are small."""
+        kinds = [' class="number"' if all(map(_counts, column)) else "" for column in zip(*self.rows, strict=True)]
+        header = [f"<th{kind}>{escape(terms.get(name, name))}</th>" for name, kind in zip(self.columns, kinds, strict=True)]
+        lines = [f"<tr>{''.join(header)}</tr>"]
         for group in self.groups():
             for place, row in enumerate(group):
                 cells = list[str]()
-                for name, cell in zip(self.columns, row, strict=True):
+                for name, kind, cell in zip(self.columns, kinds, row, strict=True):
                     if name not in self.grouped:
-                        cells.append(f"<td>{escape(_said(cell, terms))}</td>")
+                        cells.append(f"<td{kind}>{_html(cell, terms)}</td>")
                     elif place == 0:
-                        cells.append(f'<td rowspan="{len(group)}">{escape(_said(cell, terms))}</td>')
+                        cells.append(f'<td{kind} rowspan="{len(group)}">{_html(cell, terms)}</td>')
                 lines.append(f"<tr>{''.join(cells)}</tr>")
         return f"<table>{''.join(lines)}</table>"
 
@@ -87,6 +89,16 @@ def _parts(cell: Cell, wide: bool) -> tuple[Cell, ...]:
     if isinstance(cell, Interval):
         return tuple(cell)
     return (cell, None, None) if wide else (cell,)
+
+
+def _counts(cell: Cell) -> bool:
+    """A shape, which is text, counts, too."""
+    return not isinstance(cell, str) or cell[:1].isdigit()
+
+
+def _html(cell: Cell, terms: Mapping[str, str]) -> str:
+    value, bracket, limits = escape(_said(cell, terms)).partition(" [" if isinstance(cell, Interval) else "\0")
+    return f"{value} <small>[{limits}</small>" if bracket else value
 
 
 def _said(cell: Cell, terms: Mapping[str, str]) -> str:
