@@ -6,13 +6,13 @@ CONSTRAINED := $(BIN)/pip install --quiet --disable-pip-version-check -c constra
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 CHECKED := --jaxtyping-packages=headwise,beartype.beartype
 
-.PHONY: look test lint bench font
+.PHONY: look test lint bench font browser
 
 look: .venv/look font
 	$(BIN)/headwise look --out look.png
 
 # Messages and torch.compile are tested without the shape hook; everything else with shapes executed.
-test: .venv/test font
+test: .venv/test font browser
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
@@ -42,9 +42,17 @@ bench: .venv/test
 	$(CONSTRAINED) -e '.[lint]'
 	@touch $@ .venv/look
 
-# A font with Chinese characters for the pictures, where none is installed and we may install one.
+# What is not Python's: brought where it is missing and we may install it.
+BRING = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+  { apt-get install -y -qq --no-install-recommends $(1) >/dev/null 2>&1 || \
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }; }; }
+
+# For the pictures.
 font:
-	@fc-list :lang=zh 2>/dev/null | grep -q . || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  { apt-get install -y -qq fontconfig fonts-wqy-microhei >/dev/null 2>&1 || \
-	    { apt-get update -qq && apt-get install -y -qq fontconfig fonts-wqy-microhei >/dev/null; }; }; } || \
+	@fc-list :lang=zh 2>/dev/null | grep -q . || $(call BRING,fontconfig fonts-wqy-microhei) || \
 	  echo "no font with Chinese characters found: install one, e.g. fonts-wqy-microhei"
+
+# For the tests of the lecture's slides.
+browser:
+	@{ command -v chromium || command -v google-chrome; } >/dev/null || $(call BRING,chromium) || \
+	  echo "no browser found: install one, e.g. chromium"

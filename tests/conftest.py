@@ -10,7 +10,7 @@ import torch
 from headwise.models.transformer import Transformer, TransformerConfig
 
 ROOT = Path(__file__).parent.parent
-KNOWN_SKIPS = ("no data set",)
+KNOWN_SKIPS = ("no data set", "no browser")
 
 
 def pytest_configure() -> None:
