@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from headwise.cli.common import SHIPPED
 from headwise.cli.translation import EXAMPLE
 from headwise.lecture.deck import build
+from headwise.lecture.material import Material
 from headwise.lecture.recording import Recording, record
 from headwise.lecture.words import LANGUAGES
 from headwise.tasks.translate import Translator
@@ -42,7 +43,7 @@ def run() -> Recording:
 
 @pytest.fixture(scope="module", params=LANGUAGES)
 def deck(request, run, tmp_path_factory) -> Path:
-    return build(run, request.param, tmp_path_factory.mktemp(request.param))
+    return build(Material(run, request.param), tmp_path_factory.mktemp(request.param))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from headwise.lecture.tables import TABLES
 from headwise.models.checkpoint.folder import write
 
 WEB = Path(__file__).parent / "web"
-ROWS = 13  # of a table on one slide
+ROWS = 12  # of a table on one slide
 PAGE = """\
 <!doctype html>
 <html lang="{language}">

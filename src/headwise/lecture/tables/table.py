@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -97,8 +98,8 @@ def _counts(cell: Cell) -> bool:
 
 
 def _html(cell: Cell, terms: Mapping[str, str]) -> str:
-    value, bracket, limits = escape(_said(cell, terms)).partition(" [" if isinstance(cell, Interval) else "\0")
-    return f"{value} <small>[{limits}</small>" if bracket else value
+    text = escape(_said(cell, terms))
+    return re.sub(r"\[.*\]", r"<small>\g<0></small>", text) if isinstance(cell, Interval) else text
 
 
 def _said(cell: Cell, terms: Mapping[str, str]) -> str:
