@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -119,18 +119,15 @@ def _example(kind: str, slide: Slide, material: Material, made: str, asked: str 
         return _section(caption, made)
     command = f"headwise lecture {kind} {slide.number} --lang {material.language}{asked}"
     by = f"{escape(said['computed_by'])} <code>{escape(command)}</code>"
-    from_results = "; ".join(_origin(material.results(name), said) for name in slide.experiments)
-    return _section(caption, made, f'<p class="by">{by}{"<br>" if from_results else ""}{escape(from_results)}</p>')
+    origins = _origins([material.results(name) for name in slide.experiments], said)
+    return _section(caption, made, f'<p class="by">{by}{"<br>" if origins else ""}{escape(origins)}</p>')
 
 
-def _origin(results: Results, said: dict[str, Any]) -> str:
-    return said["origin"].format(
-        experiment=results.experiment,
-        seeds=len(results.seeds),
-        date=results.date,
-        cpu=results.hardware.get("cpu", "–"),
-        torch=results.versions.get("torch", "–"),
-    )
+def _origins(found: Sequence[Results], said: dict[str, Any]) -> str:
+    """Experiments and their seeds, then the machines and days, each once."""
+    runs = [said["seeds"].format(experiment=results.experiment, seeds=len(results.seeds)) for results in found]
+    machines = dict.fromkeys((results.versions["torch"], results.hardware["cpu"], results.date) for results in found)
+    return "; ".join(filter(None, [", ".join(runs), *(f"torch {torch}, {cpu}, {date}" for torch, cpu, date in machines)]))
 
 
 def _not_yet(material: Material) -> str:
