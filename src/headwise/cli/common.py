@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headwise.models.checkpoint.folder import CheckpointError
+from headwise.models.checkpoint.folder import CheckpointError, printable
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "translate"
 
@@ -60,6 +60,5 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    shown = "".join(letter if letter.isprintable() else " " for letter in message)  # names out of hostile files
-    typer.echo(f"headwise: {shown}", err=True)
+    typer.echo(f"headwise: {printable(message)}", err=True)
     raise typer.Exit(1)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from headwise.explorer.compare import Comparison
 from headwise.explorer.heads import IMPORTANCE, Head, Heads
+from headwise.models.checkpoint.folder import printable
 from headwise.tasks.quality import Number
 
 ORDER = (IMPORTANCE, "entropy", "alignment", "distance", "diagonality", "first", "previous", "own", "next")
@@ -36,7 +37,7 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 def plain(name: str) -> str:
     """A name of a folder, in which nothing is obeyed."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in name))
+    return escape(printable(name))
 
 
 def alike(address: str) -> str:

@@ -48,7 +48,12 @@ class CheckpointError(ValueError):
 
     def __init__(self, message: str) -> None:
         short = message if len(message) <= 1000 else f"{message[:500]} ... {message[-490:]}"
-        super().__init__("".join(letter if letter.isprintable() else " " for letter in short))
+        super().__init__(printable(short))
+
+
+def printable(text: str) -> str:
+    """A text out of a file that may be hostile, with spaces where a terminal would obey or begin a line."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def find(folder: str | os.PathLike[str]) -> Path:
