@@ -105,19 +105,25 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path, names: Files = TRANSFORMERS) -> tuple[dict[str, Tensor], Path]:
-    """A folder's tensors and the file that names them: safetensors before pickles, one file or several with an index."""
-    for name in (names.safe, names.pickled):
-        for file in (path / name, path / f"{name}.index.json"):
-            if file.is_file():
-                return (_read_shards(file) if file.suffix == ".json" else _read_file(file)), file
-    raise CheckpointError(f"{path} holds no {names.safe} (nor {names.pickled})")
+    """A folder's tensors and the file that names them."""
+    file = _weights_file(path, names)
+    return (_read_shards(file) if file.suffix == ".json" else _read_file(file)), file
 
 
 def weight_bytes(path: Path, names: Files = TRANSFORMERS) -> int:
     """The size of the files that ``read_weights`` reads."""
-    _, file = read_weights(path, names)
+    file = _weights_file(path, names)
     shards = set(_places(file).values()) if file.suffix == ".json" else {file.name}
     return sum((path / name).stat().st_size for name in shards)
+
+
+def _weights_file(path: Path, names: Files) -> Path:
+    """The one with all tensors, or the index of several: safetensors before pickles."""
+    for name in (names.safe, names.pickled):
+        for file in (path / name, path / f"{name}.index.json"):
+            if file.is_file():
+                return file
+    raise CheckpointError(f"{path} holds no {names.safe} (nor {names.pickled})")
 
 
 def _places(index: Path) -> dict[str, str]:
