@@ -16,7 +16,7 @@ from sacrebleu.metrics.bleu import BLEU
 from torch.nn import functional
 
 from headwise.models.checkpoint.folder import write_json
-from headwise.tasks.pairs import pad
+from headwise.tasks.pairs import collate
 from headwise.tasks.scoring import score
 from headwise.tasks.translate import Search, Translator
 
@@ -83,13 +83,8 @@ def measure(translator: Translator, pairs: Sequence[tuple[str, str]]) -> Quality
 
 def batches(translator: Translator, pairs: Sequence[tuple[str, str]], size: int = 50) -> list[dict[str, torch.Tensor]]:
     """What the model takes, pairs in their order."""
-    made = []
-    for start in range(0, len(pairs), size):
-        sources, targets = (translator.encode(side) for side in zip(*pairs[start : start + size], strict=True))
-        input_ids = pad(sources, translator.model.config.pad_token_id)
-        mask = input_ids != translator.model.config.pad_token_id
-        made.append({"input_ids": input_ids, "attention_mask": mask, "labels": pad(targets, -100)})
-    return made
+    ids, pad_token_id = translator.encode_pairs(pairs), translator.model.config.pad_token_id
+    return [collate(ids[start : start + size], pad_token_id) for start in range(0, len(ids), size)]
 
 
 def parameters(translator: Translator) -> int:

@@ -22,7 +22,7 @@ from headwise.models.checkpoint.folder import write
 from headwise.models.checkpoint.heads import arrange, own_entry
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
-from headwise.tasks.pairs import Batches, Ids, read_pairs
+from headwise.tasks.pairs import Batches, read_pairs
 from headwise.tasks.recipe import Recipe, sizes
 from headwise.tasks.scoring import bleu
 from headwise.tasks.tokens import SPECIAL, train_tokenizer
@@ -113,12 +113,12 @@ def train(
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
     first = _new(recipe, train_pairs) if start is None else _trained(start, recipe)
     model, tokenizer = first.model, first.tokenizer
-    train_pairs, valid_pairs = (_fitting(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
+    train_pairs, valid_pairs = (_fitting(pairs, first, recipe) for pairs in (train_pairs, valid_pairs))
     resume = out / "checkpoints" / "last.ckpt"
     out.mkdir(parents=True, exist_ok=True)
     pairs = [*train_pairs, *valid_pairs]
     _same_run(out / "recipe.json", recipe, pairs, begun=resume.exists(), start=None if start is None else first)
-    batches, valid_batches = (_batches(pairs, tokenizer, recipe) for pairs in (train_pairs, valid_pairs))
+    batches, valid_batches = (_batches(pairs, first, recipe) for pairs in (train_pairs, valid_pairs))
     last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -183,14 +183,9 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> TransformerConfig:
     )
 
 
-def _ids(pairs: Pairs, tokenizer: Tokenizer) -> list[tuple[Ids, Ids]]:
-    sources, targets = ([encoding.ids for encoding in tokenizer.encode_batch(list(side))] for side in zip(*pairs, strict=True))
-    return list(zip(sources, targets, strict=True))
-
-
-def _fitting(pairs: Pairs, tokenizer: Tokenizer, recipe: Recipe) -> Pairs:
+def _fitting(pairs: Pairs, translator: Translator, recipe: Recipe) -> Pairs:
     """The pairs that fit the model's positions; says how many do not."""
-    lengths = [max(map(len, ids)) for ids in _ids(pairs, tokenizer)]
+    lengths = [max(map(len, ids)) for ids in translator.encode_pairs(pairs)]
     fitting = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= recipe.max_positions]
     if not fitting:
         raise ValueError(f"every pair is longer than max_positions = {recipe.max_positions} tokens")
@@ -199,8 +194,8 @@ def _fitting(pairs: Pairs, tokenizer: Tokenizer, recipe: Recipe) -> Pairs:
     return fitting
 
 
-def _batches(pairs: Pairs, tokenizer: Tokenizer, recipe: Recipe) -> Batches:
-    return Batches(_ids(pairs, tokenizer), recipe.tokens, SPECIAL.index("<pad>"), recipe.seed)
+def _batches(pairs: Pairs, translator: Translator, recipe: Recipe) -> Batches:
+    return Batches(translator.encode_pairs(pairs), recipe.tokens, SPECIAL.index("<pad>"), recipe.seed)
 
 
 def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoint, ModelCheckpoint]:

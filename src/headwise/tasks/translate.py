@@ -89,6 +89,11 @@ class Translator:
         """Token ids of each sentence, the end token last."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(sentences))]
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Ids, Ids]]:
+        """Token ids of both sides of each pair."""
+        sources, targets = (self.encode(side) for side in zip(*pairs, strict=True))
+        return list(zip(sources, targets, strict=True))
+
     def translate(self, sentences: Sequence[str], how: Search | None = None, batch_size: int = 64) -> list[str]:
         """Translations in the order given; an empty one for an empty sentence. Similar lengths are searched together."""
         ids = self.encode(sentences)
