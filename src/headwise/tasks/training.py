@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from headwise.models.checkpoint.folder import write
+from headwise.models.checkpoint.folder import write, write_json
 from headwise.models.checkpoint.heads import arrange, own_entry
 from headwise.models.transformer import Transformer, TransformerConfig
 from headwise.tasks.card import write_card
@@ -106,41 +106,21 @@ def train(
     """
     if start is not None and out.resolve() == start.resolve():
         raise ValueError(f"{out} is where training begins: choose another folder for what comes out")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # lightning 2.6 with torch 2.13
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # a run that goes on
     lightning.seed_everything(recipe.seed, verbose=False)
     train_pairs, valid_pairs = read_pairs(data, "train"), read_pairs(data, "valid")
     first = _new(recipe, train_pairs) if start is None else _trained(start, recipe)
-    model, tokenizer = first.model, first.tokenizer
     train_pairs, valid_pairs = (_fitting(pairs, first, recipe) for pairs in (train_pairs, valid_pairs))
     resume = out / "checkpoints" / "last.ckpt"
+    begun = resume.exists()
     out.mkdir(parents=True, exist_ok=True)
-    pairs = [*train_pairs, *valid_pairs]
-    _same_run(out / "recipe.json", recipe, pairs, begun=resume.exists(), start=None if start is None else first)
+    _same_run(out / "recipe.json", recipe, [*train_pairs, *valid_pairs], begun, None if start is None else first)
+    trainer, best = _trainer(out, epochs, patience, checkpoint_every, recipe.average)
+    training = Seq2SeqTraining(first.model, recipe, first.tokenizer, valid_pairs)
     batches, valid_batches = (_batches(pairs, first, recipe) for pairs in (train_pairs, valid_pairs))
-    last, best = _checkpoints(out / "checkpoints", checkpoint_every, recipe.average)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=[
-            last,
-            best,
-            EarlyStopping("valid_bleu", mode="max", patience=patience),
-            Generators(),
-            EpochLines(),
-            RichProgressBar(),
-        ],
-        logger=CSVLogger(out, name="log"),
-        log_every_n_steps=20,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-    )
-    training = Seq2SeqTraining(model, recipe, tokenizer, valid_pairs)
-    trainer.fit(training, batches, valid_batches, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    trainer.fit(training, batches, valid_batches, ckpt_path=resume if begun else None, weights_only=True)
     trainer.save_checkpoint(resume)
-    model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
-    Translator(model, tokenizer, main_script(source for source, _ in train_pairs)).save(out)
+    first.model.load_state_dict(_average([Path(path) for path in best.best_k_models]))
+    Translator(first.model, first.tokenizer, main_script(source for source, _ in train_pairs)).save(out)
     trained = Translator.load(out)  # as stored: what the card says is measured on what a user gets
     run = {"epochs": epochs, "patience": patience, "epochs_run": trainer.current_epoch, "averaged": len(best.best_k_models)}
     card = write_card(trained, data, recipe, start, pairs=len(train_pairs), **run)
@@ -198,21 +178,31 @@ def _batches(pairs: Pairs, translator: Translator, recipe: Recipe) -> Batches:
     return Batches(translator.encode_pairs(pairs), recipe.tokens, SPECIAL.index("<pad>"), recipe.seed)
 
 
-def _checkpoints(folder: Path, every: int, average: int) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The newest state, to resume from, and the weights of the best epochs, to average."""
+def _trainer(
+    out: Path, epochs: int, patience: int, checkpoint_every: int, average: int
+) -> tuple[lightning.Trainer, ModelCheckpoint]:
+    """The trainer, and the callback that keeps the weights of the best epochs, to average."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # lightning 2.6 with torch 2.13
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # a run that goes on
+    files = {"dirpath": out / "checkpoints", "enable_version_counter": False}
     last = ModelCheckpoint(
-        folder, "last", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False, enable_version_counter=False
+        filename="last", every_n_train_steps=checkpoint_every, save_top_k=1, save_on_train_epoch_end=False, **files
     )
     best = ModelCheckpoint(
-        folder,
-        "{epoch}",
-        monitor="valid_bleu",
-        mode="max",
-        save_top_k=average,
-        save_weights_only=True,
-        enable_version_counter=False,
+        filename="{epoch}", monitor="valid_bleu", mode="max", save_top_k=average, save_weights_only=True, **files
     )
-    return last, best
+    stop = EarlyStopping("valid_bleu", mode="max", patience=patience)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[last, best, stop, Generators(), EpochLines(), RichProgressBar()],
+        logger=CSVLogger(out, name="log"),
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    return trainer, best
 
 
 def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool, start: Translator | None = None) -> None:
@@ -224,7 +214,7 @@ def _same_run(path: Path, recipe: Recipe, pairs: Pairs, begun: bool, start: Tran
         changed = [f"{name}={before.get(name)!r}" for name, value in now.items() if before.get(name) != value]
         if changed:
             raise ValueError(f"{path.parent} was begun with {', '.join(changed)}; go on with that or choose another folder")
-    write(path, lambda place: place.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8"))
+    write_json(path, now)
 
 
 def _hash(start: Translator) -> str:
