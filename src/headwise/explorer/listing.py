@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from headwise.attention.module import MultiHeadAttention
 from headwise.explorer.tables import alike, table
+from headwise.models.checkpoint.heads import attentions
 from headwise.models.registry import build
 from headwise.models.systems import FORMATS
 
@@ -31,8 +31,7 @@ def model(folder: str | Path) -> Table:
     made = table("attention", "modules", "heads", "kv heads", "head_dim", "embed_dim", title=title)
     counted = Counter(  # those that differ only in the number of their layer
         (alike(address), attention.num_heads, attention.num_kv_heads, attention.head_dim, attention.embed_dim)
-        for address, attention in found.named_modules()
-        if isinstance(attention, MultiHeadAttention)
+        for address, attention in attentions(found).items()
     )
     for (address, *sizes), modules in counted.items():
         made.add_row(address, *map(str, (modules, *sizes)))

@@ -22,6 +22,7 @@ from headwise.insight.observing import eager, transformers
 from headwise.insight.observing.keep import Keep
 from headwise.insight.observing.record import Record
 from headwise.insight.observing.transformers import Foreign
+from headwise.models.checkpoint.heads import attentions
 
 log = logging.getLogger("headwise")
 
@@ -86,9 +87,7 @@ def warn_of(kind: type[nn.Module]) -> None:
 
 
 def _operable(model: nn.Module) -> dict[str, MultiHeadAttention | Foreign]:
-    theirs = transformers.attention_modules(model)
-    ours = {name: module for name, module in model.named_modules() if isinstance(module, MultiHeadAttention)}
-    return ours | theirs
+    return {**attentions(model), **transformers.attention_modules(model)}
 
 
 def _detached(call: Call) -> Call:
