@@ -62,7 +62,7 @@ def bootstrap(
     if not gathered:
         raise ValueError("nothing was measured: expected the statistics of at least one batch")
     return {
-        address: {name: interval(_joined(parts), resamples, confidence, seed) for name, parts in names.items()}
+        address: {name: interval(PerSequence.joined(parts), resamples, confidence, seed) for name, parts in names.items()}
         for address, names in gathered.items()
     }
 
@@ -80,7 +80,3 @@ def interval(numbers: PerSequence, resamples: int, confidence: float, seed: int)
     limits = torch.tensor([outside, 1 - outside], dtype=sums.dtype, device=sums.device)
     low, high = torch.cat(means).nanquantile(limits, dim=0).to(numbers.sums.dtype)
     return Interval(numbers.overall, low, high, sequences)
-
-
-def _joined(parts: list[PerSequence]) -> PerSequence:
-    return PerSequence(torch.cat([part.sums for part in parts]), torch.cat([part.queries for part in parts]))

@@ -40,6 +40,11 @@ class PerSequence:
         """Over the queries of all sequences."""
         return self.sums.sum(0) / self.queries.sum(0)
 
+    @classmethod
+    def joined(cls, parts: Sequence[PerSequence]) -> PerSequence:
+        """Of the sequences of all parts."""
+        return cls(torch.cat([part.sums for part in parts]), torch.cat([part.queries for part in parts]))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadStatistics:
@@ -186,10 +191,7 @@ def _together(address: str, parts: Sequence[HeadStatistics]) -> HeadStatistics:
         return parts[0]
     if len({tuple(part.by_sequence) for part in parts}) != 1:
         raise ValueError(f"{address!r}: expected calls that are all self-attention or all cross-attention")
-    both = {}
-    for name in parts[0].by_sequence:
-        several = [part.by_sequence[name] for part in parts]
-        both[name] = PerSequence(torch.cat([one.sums for one in several]), torch.cat([one.queries for one in several]))
+    both = {name: PerSequence.joined([part.by_sequence[name] for part in parts]) for name in parts[0].by_sequence}
     return _summary(both, torch.stack([part.queries for part in parts]).sum(0), {})
 
 
