@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headwise.insight.measuring.bootstrap import interval
-from headwise.insight.measuring.statistics import PerSequence
+from headwise.insight.measuring.bootstrap import interval_of_mean
 from headwise.insight.progress import tracked
 from headwise.models.generation import generate
 from headwise.tasks.examples import Checkpoint, Line
@@ -28,8 +27,7 @@ class Number(NamedTuple):
 
 def mean(numbers: Sequence[float] | Tensor) -> Number:
     """With a percentile interval of a bootstrap over the numbers (1,000 resamples, seed 0)."""
-    sums = torch.as_tensor(numbers, dtype=torch.float64)[:, None]
-    found = interval(PerSequence(sums, torch.ones_like(sums, dtype=torch.long)), 1000, 0.95, 0)
+    found = interval_of_mean(torch.as_tensor(numbers, dtype=torch.float64)[:, None])
     return Number(float(found.mean), float(found.low), float(found.high))
 
 

@@ -67,7 +67,12 @@ def bootstrap(
     }
 
 
-def interval(numbers: PerSequence, resamples: int, confidence: float, seed: int) -> Interval:
+def interval_of_mean(samples: Float[Tensor, "samples heads"]) -> Interval:
+    """The mean of numbers that count alike, one of each head a sample, and its interval."""
+    return interval(PerSequence(samples, torch.ones_like(samples, dtype=torch.long)))
+
+
+def interval(numbers: PerSequence, resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:
     """The mean of a number, and the percentile interval of the means of resampled sequences."""
     sequences = len(numbers.sums)
     sums, queries = numbers.sums.double(), numbers.queries.double()

@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise.insight.measuring.bootstrap import interval
-from headwise.insight.measuring.statistics import PerSequence
+from headwise.insight.measuring.bootstrap import interval_of_mean
 from headwise.insight.observing.observe import attention_modules
 from headwise.insight.operating.gates import gates
 from headwise.insight.progress import tracked
 
 Loss = Callable[[nn.Module, Any], Tensor]
 PerHead = Mapping[str, Float[Tensor, " heads"]]
-RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 0  # of the bootstrap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,7 +151,7 @@ def _over(model: nn.Module, batches: Iterable[Any], measure: Callable[[Any], Per
     if not found:
         raise ValueError("batches: expected at least one")
     samples = torch.cat([torch.stack([one[address] for one in found]).cpu().double() for address in found[0]], dim=1)
-    means = interval(PerSequence(samples, torch.ones_like(samples, dtype=torch.long)), RESAMPLES, CONFIDENCE, SEED)
+    means = interval_of_mean(samples)
     ends = (means.low, means.high) if len(found) > 1 else 2 * (torch.full_like(means.low, torch.nan),)
     sizes = [len(numbers) for numbers in found[0].values()]
     value, low, high = (dict(zip(found[0], numbers.split(sizes), strict=True)) for numbers in (means.mean, *ends))
