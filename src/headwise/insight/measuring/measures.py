@@ -27,19 +27,21 @@ class Rows:
 
 
 class Measure(ABC):
-    """Numbers of single queries, (*batch, heads, rows) each, of which means are taken."""
+    """Numbers of single queries, (*batch, heads, rows) each, of which means are taken.
+
+    counted: over which queries, broadcastable to (*batch, heads, query_len); None = all real ones."""
 
     names: tuple[str, ...]
+    counted: Tensor | None = None
 
     @abstractmethod
     def of(self, rows: Rows) -> Iterator[Tensor]:
         """The numbers of the rows, in the order of ``names``."""
 
     def means(self) -> Iterator[tuple[str, str, Tensor | None]]:
-        """A mean's name, the number it is taken of, and over which queries, broadcastable to (*batch, heads, query_len);
-        None = all real ones."""
+        """A mean's name, the number it is taken of, and over which queries."""
         for name in self.names:
-            yield name, name, None
+            yield name, name, self.counted
 
 
 class Shape(Measure):
@@ -75,6 +77,7 @@ class Distance(Measure):
 
     def __init__(self, call: Recorded, places: Places) -> None:
         self.call, self.places = call, places
+        self.counted = places.has_place(call.call.tile().query_positions[:, 0])
 
     def of(self, rows: Rows) -> Iterator[Tensor]:
         apart = self.places.distance(rows.tile.query_positions, rows.tile.key_positions).to(rows.p.dtype)
@@ -85,11 +88,6 @@ class Distance(Measure):
             variance += sink_share(self.call, rows.tile) * mean.square()
         yield mean
         yield variance.sqrt()
-
-    def means(self) -> Iterator[tuple[str, str, Tensor | None]]:
-        queries = self.places.has_place(self.call.call.tile().query_positions[:, 0])
-        for name in self.names:
-            yield name, name, queries
 
 
 class Repeats(Measure):
@@ -107,7 +105,7 @@ class Repeats(Measure):
         value, order = self.keys.sort(dim=-1, stable=True)
         again = torch.nn.functional.pad(value[..., 1:] == value[..., :-1], (1, 0))[..., : order.shape[-1]]
         earlier = torch.zeros_like(again).scatter(-1, order, again)
-        self.repeated = (at_queries(earlier, call)[0] & here)[..., None, :]  # *batch 1 query_len
+        self.counted = (at_queries(earlier, call)[0] & here)[..., None, :]  # *batch 1 query_len
 
     def of(self, rows: Rows) -> Iterator[Tensor]:
         own, here, there = (
@@ -118,10 +116,6 @@ class Repeats(Measure):
         for keys, past in ((self.keys, there < here), (self.before, there <= here)):
             there_too = (keys[..., rows.tile.columns][..., None, None, :] == own) & past
             yield torch.einsum("...ij,...ij->...i", rows.p, there_too.to(rows.p.dtype))
-
-    def means(self) -> Iterator[tuple[str, str, Tensor | None]]:
-        for name in self.names:
-            yield name, name, self.repeated
 
 
 class Shares(Measure):
