@@ -51,12 +51,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Comparison:
-    """examples: how many quality is of. differences: second - first, paired by example. seconds: of a forward pass of some
-    examples, the least of both models; slower: the median of the ratios of neighbours in time, second to first."""
+    """differences: second - first, paired by example. seconds: of a forward pass of some examples, the least of both models;
+    slower: the median of the ratios of neighbours in time, second to first."""
 
     first: Side
     second: Side
-    examples: int
     differences: Mapping[str, Number]
     seconds: tuple[float, float] | None
     slower: float | None
@@ -65,19 +64,18 @@ class Comparison:
 
 def compare(first: Checkpoint, second: Checkpoint, lines: Sequence[Line] = (), examples: Sequence[Line] = ()) -> Comparison:
     """lines: what quality and speed are measured on. examples: what attention is compared on."""
-    pair, quality, differences = (first, second), [dict[str, Number](), dict[str, Number]()], dict[str, Number]()
-    if lines and all(one.learns(line) for one in pair for line in lines):
-        found = [answers(one, lines) for one in pair]
-        for name in [name for name in found[0] if name in found[1]]:
-            for of, numbers in zip(quality, found, strict=True):
-                of[name] = mean(numbers[name])
-            differences[name] = mean(torch.tensor(found[1][name]) - torch.tensor(found[0][name]))
-        for one, of in zip(pair, quality, strict=True):
-            if isinstance(one.model, EncoderDecoder) and one.reads_text:
-                of["sacreBLEU, greedy"] = translation(one, lines)
+    pair = first, second
+    have_labels = bool(lines) and all(one.learns(line) for one in pair for line in lines)
+    found = [answers(one, lines) if have_labels else {} for one in pair]
+    shared = [name for name in found[0] if name in found[1]]
+    differences = {name: mean(torch.tensor(found[1][name]) - torch.tensor(found[0][name])) for name in shared}
+    quality = [{name: mean(numbers[name]) for name in shared} for numbers in found]
+    for one, numbers in zip(pair, quality, strict=True):
+        if have_labels and isinstance(one.model, EncoderDecoder) and one.reads_text:
+            numbers["sacreBLEU, greedy"] = translation(one, lines)
     seconds, slower = _pace(first, second, some(lines, AT_ONCE)) if lines else (None, None)
-    sides = [_side(one, of) for one, of in zip(pair, quality, strict=True)]
-    return Comparison(sides[0], sides[1], len(lines), differences, seconds, slower, _matches(first, second, examples))
+    sides = [_side(one, numbers) for one, numbers in zip(pair, quality, strict=True)]
+    return Comparison(sides[0], sides[1], differences, seconds, slower, _matches(first, second, examples))
 
 
 def _side(checkpoint: Checkpoint, quality: Mapping[str, Number]) -> Side:
