@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headwise.attention.record import Recorded
 from headwise.insight.measuring.bootstrap import bootstrap
@@ -80,17 +80,20 @@ def measure(checkpoint: Checkpoint, lines: Sequence[Line]) -> Heads:
     have gates. Ctrl-C ends the part that is at work, and what it had measured counts."""
     model, numbers = checkpoint.model, dict[tuple[str, int], dict[str, Number]]()
     examples, measured, labelled = [checkpoint.batch([line]) for line in lines], 0, 0
+
+    def add(name: str, address: str, *of_heads: Tensor) -> None:
+        for head, number in enumerate(torch.stack(of_heads, dim=-1).tolist()):
+            numbers.setdefault((address, head), {})[name] = Number(*number)
+
     if all(checkpoint.learns(line) for line in lines) and has_gates(model):
         found = importance(model, examples)
         labelled = found.batches
-        for row in found.rows():
-            ends = (nan if row[end] is None else row[end] for end in ("low", "high"))
-            numbers[row["address"], row["head"]] = {IMPORTANCE: Number(row["importance"], *ends)}
+        for address in found.value:
+            add(IMPORTANCE, address, found.value[address], found.low[address], found.high[address])
     for address, means in bootstrap(_Measured(checkpoint, examples)).items():
         for name, interval in means.items():
             measured = interval.sequences
-            for head, number in enumerate(torch.stack([interval.mean, interval.low, interval.high], dim=-1).tolist()):
-                numbers.setdefault((address, head), {})[name] = Number(*number)
+            add(name, address, interval.mean, interval.low, interval.high)
     heads = [Head(address, head, named) for (address, head), named in numbers.items()]
     return Heads(type(model).__name__, checkpoint.parameters, measured, labelled, heads)
 
