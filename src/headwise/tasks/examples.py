@@ -77,11 +77,11 @@ class Checkpoint:
     def load(cls, folder: str | Path) -> Checkpoint:
         """From a folder or the Hub. What we have no class for, transformers reads, where it is installed."""
         path = find(folder)
-        named = architectures(read_config(model_folder(path)))
-        name = named[0] if isinstance(named, list) and named else None
-        if isinstance(name, str) and name not in ARCHITECTURES:
-            return cls(path, _of_transformers(path, name))
-        model = load(path)
+        match architectures(read_config(model_folder(path))):
+            case [str(name), *_] if name not in ARCHITECTURES:
+                model = _of_transformers(path, name)
+            case _:  # also what names none, or is unsound, of which load says so
+                model = load(path)
         if isinstance(model, EncoderDecoder):
             model.label_smoothing = 0.0  # which is for training: what is measured is -log p
         return cls(path, model)
