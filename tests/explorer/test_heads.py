@@ -352,6 +352,15 @@ def test_weights_that_are_missing_or_of_another_class_are_refused(theirs):
         assert words in refused("heads", folder, "--data", lines)
 
 
+def test_an_error_without_words_is_told_by_its_kind(theirs, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    folder = theirs("OPTForCausalLM", transformers.OPTConfig(**TEXT, ffn_dim=17, word_embed_proj_dim=20))
+    monkeypatch.setattr(transformers.OPTForCausalLM, "from_pretrained", broken)
+    assert "transformers cannot read it: AssertionError" in refused("heads", folder, "--data", text_file(folder, "a dog lies"))
+
+
 def test_bytes_are_those_of_the_files_that_are_read_and_dtypes_stay(folder, tmp_path):
     whole = Checkpoint.load(folder / "model")
     model = tmp_path / "model"

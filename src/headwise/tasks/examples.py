@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from headwise.models.checkpoint.folder import CheckpointError, find, model_folder, read_config, read_weights, weight_bytes
+from headwise.models.checkpoint.folder import (
+    CheckpointError,
+    find,
+    first_line,
+    model_folder,
+    read_config,
+    read_weights,
+    weight_bytes,
+)
 from headwise.models.checkpoint.format import architectures
 from headwise.models.inputs.images import image_processor
 from headwise.models.inputs.pieces import TextTokenizer
@@ -220,7 +228,7 @@ def _of_transformers(path: Path, name: str) -> nn.Module:
     try:
         loaded: Any = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # a folder can be damaged in any way
-        raise CheckpointError(f"{path}: transformers cannot read it: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path}: transformers cannot read it: {first_line(error)}") from None
     model, said = loaded
     if wrong := sorted(map(str, [*said["missing_keys"], *said["mismatched_keys"]])):
         raise CheckpointError(f"{path} does not hold the weights of a {name}: {len(wrong)} are missing, {wrong[0]} among them")

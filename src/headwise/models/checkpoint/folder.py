@@ -56,6 +56,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def first_line(error: Exception) -> str:
+    """Of what an error says, or its kind where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def find(folder: str | os.PathLike[str]) -> Path:
     """The folder itself, or that of a model on the Hub ("owner/name"), fetched once and kept in the Hub's cache."""
     path = Path(folder)
@@ -151,8 +156,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:  # a damaged or hostile file can bring a reader to any of them
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or holds more than tensors: {said}") from None
+        raise CheckpointError(f"{path} is damaged or holds more than tensors: {first_line(error)}") from None
     if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(x) for name, x in weights.items()):
         raise CheckpointError(f"{path} is not a dictionary of plain tensors")
     if sum(x.nbytes for x in weights.values()) > 8 * path.stat().st_size:  # the same numbers under some names are usual
