@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -156,6 +156,14 @@ _TORCH = {
     "out_proj.weight": Stored(("out_proj.weight",)),
     "out_proj.bias": Stored(("out_proj.bias",)),
 }
+_KERAS = Library(
+    (of_modules("query", "key", "value", "attention_output"),),
+    _from_kernels,
+    _to_kernels,
+    _heads_of_kernel,
+    biases="all",
+    settings=False,
+)
 LIBRARIES = {
     "torch": Library(
         (
@@ -183,22 +191,7 @@ LIBRARIES = {
         _to_key_heads,
     ),
     "flash-attn": Library((of_modules("Wqkv", "out_proj"), of_modules("Wq", "Wkv", "out_proj")), widths=False),
-    "keras": Library(
-        (of_modules("query", "key", "value", "attention_output"),),
-        _from_kernels,
-        _to_kernels,
-        _heads_of_kernel,
-        biases="all",
-        settings=False,
-    ),
-    "flax": Library(
-        (of_modules("query", "key", "value", "out"),),
-        _from_kernels,
-        _to_kernels,
-        _heads_of_kernel,
-        biases="all",
-        widths=False,
-        settings=False,
-    ),
+    "keras": _KERAS,
+    "flax": replace(_KERAS, layouts=(of_modules("query", "key", "value", "out"),), widths=False),
     "x-transformers": Library((of_modules("to_q", "to_k", "to_v", "to_out"),), _from_modulo, _to_modulo, biases="none"),
 }
