@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,20 @@ def trained_on(data: Path, start: Path, folder: Path) -> Path:
 
 def comparison(found: dict[str, Quality], heads: int) -> dict[str, Any]:
     """Which share of what grouping cost came back, and how far it is from the control: on the same resampled sentences."""
-    names, sentences, made = (f"{heads} grouped", f"{heads} trained on", "shipped", "control"), len(found["shipped"].nll), {}
-    for kind in (Quality.loss, Quality.bleu):
+    names = f"{heads} grouped", f"{heads} trained on", "shipped", "control"
+    before, after, whole, control = (found[name] for name in names)
 
-        def recovered(times: Times, kind: Kind = kind) -> NDArray[np.float64]:
-            before, after, whole, _ = (kind(found[name], times) for name in names)
-            return (after - before) / (whole - before)
+    def recovered(kind: Kind, times: Times) -> NDArray[np.float64]:
+        return (kind(after, times) - kind(before, times)) / (kind(whole, times) - kind(before, times))
 
-        def less_control(times: Times, kind: Kind = kind) -> NDArray[np.float64]:
-            _, after, _, control = (kind(found[name], times) for name in names)
-            return after - control
+    def less_control(kind: Kind, times: Times) -> NDArray[np.float64]:
+        return kind(after, times) - kind(control, times)
 
-        numbers = {"recovered": recovered, "less control": less_control}
-        made |= {f"{kind.__name__} {name}": estimate(number, sentences) for name, number in numbers.items()}
-    return made
+    return {
+        f"{kind.__name__} {name}": estimate(partial(number, kind), len(whole.nll))
+        for kind in (Quality.loss, Quality.bleu)
+        for name, number in (("recovered", recovered), ("less control", less_control))
+    }
 
 
 if __name__ == "__main__":
