@@ -22,7 +22,7 @@ from headwise.insight.observing import eager, transformers
 from headwise.insight.observing.keep import Keep
 from headwise.insight.observing.record import Record
 from headwise.insight.observing.transformers import Foreign
-from headwise.models.checkpoint.heads import attentions
+from headwise.models.checkpoint.heads import attentions, uncompiled
 
 log = logging.getLogger("headwise")
 
@@ -45,7 +45,7 @@ def observe(model: nn.Module, keep: Keep | None = None) -> Iterator[Record]:
     inside too, and records its recomputation as a call of its own. Raises RuntimeError where another observation is on,
     ValueError where the model has no attention module.
     """
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     found, written_out, wish, record = _operable(model), eager.attention_modules(model), keep or Keep(), Record()
     if written_out:
         warn_of(type(next(iter(written_out.values()))))
@@ -70,7 +70,7 @@ def observe(model: nn.Module, keep: Keep | None = None) -> Iterator[Record]:
 def attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention | Foreign]:
     """Every attention module of a model whose heads can be operated on, by its address, its name in ``named_modules()`` (of the
     model that was compiled). Raises ValueError where there is none."""
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     found = _operable(model)
     if not found:
         kinds = {type(module).__name__ for module in eager.attention_modules(model).values()}

@@ -6,7 +6,7 @@ from torch import nn
 
 from headwise.attention.heads import check_pooling, pool_key_heads
 from headwise.insight.operating.pruning import cuttable
-from headwise.models.checkpoint.heads import settle
+from headwise.models.checkpoint.heads import settle, uncompiled
 
 
 def group_heads(model: nn.Module, num_kv_heads: int) -> nn.Module:
@@ -22,7 +22,7 @@ def group_heads(model: nn.Module, num_kv_heads: int) -> nn.Module:
     Raises ValueError, before anything is changed, where num_kv_heads does not divide the key-value heads that a module has,
     and for projections that are not nn.Linear.
     """
-    inner = getattr(model, "_orig_mod", model)
+    inner = uncompiled(model)
     modules = cuttable(inner)
     for address, module in modules.items():
         try:

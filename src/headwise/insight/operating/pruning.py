@@ -8,7 +8,7 @@ from torch import nn
 
 from headwise.attention.heads import key_heads_of, take_heads
 from headwise.attention.module import MultiHeadAttention
-from headwise.models.checkpoint.heads import attentions, settle
+from headwise.models.checkpoint.heads import attentions, settle, uncompiled
 
 
 def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
@@ -27,7 +27,7 @@ def prune(model: nn.Module, heads: Mapping[str, Iterable[int]]) -> nn.Module:
     Raises KeyError for an unknown address, and ValueError, before anything is changed, for heads that are not there, for all
     heads of a module (something must attend), for unequal groups, and for projections that are not nn.Linear.
     """
-    inner = getattr(model, "_orig_mod", model)
+    inner = uncompiled(model)
     modules, kept = cuttable(inner), {}
     for address, removed in heads.items():
         if address not in modules:

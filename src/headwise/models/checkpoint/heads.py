@@ -18,6 +18,11 @@ from headwise.models.checkpoint.config import Config
 OWN = "headwise"  # the entry's name
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model that torch.compile has wrapped, whose modules have the names that it gave them; any other as it is."""
+    return getattr(model, "_orig_mod", model)
+
+
 def attentions(model: nn.Module) -> dict[str, MultiHeadAttention]:
     """The attention modules of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, MultiHeadAttention)}
