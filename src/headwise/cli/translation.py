@@ -51,12 +51,12 @@ def look(
             check_out(out, ".png", ".svg", ".json")
         seen = look_at(Translator.load(model), sentence, Search(beams, length_penalty))
         terminal.show(seen, Console())
-        if out is not None and out.suffix == ".json":
-            text = json.dumps(asdict(seen), ensure_ascii=False, allow_nan=False)
-            write(out, lambda place: place.write_text(text + "\n", encoding="utf-8"))
-        elif out is not None:
-            picture.save(seen, out)
         if out is not None:
+            if out.suffix == ".json":
+                text = json.dumps(asdict(seen), ensure_ascii=False, allow_nan=False)
+                write(out, lambda place: place.write_text(text + "\n", encoding="utf-8"))
+            else:
+                picture.save(seen, out)
             typer.echo(f"wrote {out}")
 
 
