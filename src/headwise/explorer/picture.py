@@ -91,20 +91,23 @@ def _tile(ax: Axes, weights: list[list[float]]) -> None:
     ax.imshow(weights, cmap=COLOURS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
 
 
-@cache
 def _font_for(text: str) -> list[str]:
     """The name of an installed font with the characters that matplotlib's own font lacks; nothing if it lacks none."""
     own = get_font(fontManager.findfont("DejaVu Sans")).get_charmap()
-    missing = {ord(character) for character in text if not character.isspace()} - own.keys()
-    if not missing:
-        return []
-    for path in sorted(findSystemFonts()):
+    missing = frozenset({ord(character) for character in text if not character.isspace()} - own.keys())
+    return [_font_with(missing, tuple(sorted(findSystemFonts())))] if missing else []
+
+
+@cache
+def _font_with(missing: frozenset[int], paths: tuple[str, ...]) -> str:
+    """The name of the first of these fonts that has the characters. Raises NoFont."""
+    for path in paths:
         try:
             font = get_font(path)
         except (OSError, RuntimeError):  # a bitmap or a damaged font
             continue
         if missing <= font.get_charmap().keys():
             fontManager.addfont(path)
-            return [font.family_name]
+            return font.family_name
     some = "".join(map(chr, sorted(missing)[:8]))
     raise NoFont(f"no installed font has the characters {some}; on Debian or Ubuntu: apt-get install fonts-wqy-microhei")
