@@ -108,6 +108,10 @@ def test_tables_say_what_was_measured(run):
     alike = {row["measure"]: row["measured"] for row in read[3]}
     matrix = hw.similarity.weights({"": [run.call]}).matrix
     assert float(alike["weights_alike"]) == pytest.approx(float(matrix[~torch.eye(3).bool()].mean()))
+    drawn = {row["measure"]: float(row["random"]) for row in read[3] if row["random"]}
+    assert drawn["angle_q_proj"] == pytest.approx(mean_angle(bases(torch.randn(50, 7, 21))), abs=2)
+    assert 0 < drawn["weights_alike"] < 1
+    assert drawn["weights_alike"] != float(alike["weights_alike"])
     assert [row["step"] for row in read[5]] == [step.step for step in costs(run.module, 1)]
     assert all(float(row["microseconds"]) >= 0 for row in read[5])
 

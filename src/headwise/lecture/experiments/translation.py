@@ -103,8 +103,7 @@ def held_out_loss(translator: Translator, pairs: list[tuple[str, str]]) -> float
 
 
 def batch_of(translator: Translator, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    sources, targets = (translator.encode(side) for side in zip(*pairs, strict=True))
-    return collate(list(zip(sources, targets, strict=True)), translator.model.config.pad_token_id)
+    return collate(translator.encode_pairs(pairs), translator.model.config.pad_token_id)
 
 
 EXPERIMENT = Experiment(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from statistics import median
 
 import torch
 from torch import Tensor
 
+from headwise.attention.record import Recorded
 from headwise.insight.measuring import similarity
+from headwise.insight.observing.observe import observe
 from headwise.lecture.costs import Cost, costs, projection
 from headwise.lecture.recording import Recording
 from headwise.lecture.subspaces import bases, mean_angle, subspaces
@@ -47,9 +50,9 @@ def principles(run: Recording) -> Table:
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         parts = subspaces(run.module, name)
         rows.append((f"angle_{name}", mean_angle(parts), random_angle(parts)))
-    calls = {run.address: [run.call]}
-    alike = {"weights_alike": similarity.weights(calls).matrix, "outputs_alike": similarity.outputs(calls).matrix}
-    rows += [(name, _between(matrix), None) for name, matrix in alike.items()]
+    calls, drawn = {run.address: [run.call]}, {run.address: [_drawn_anew(run)]}
+    for name, measure in (("weights_alike", similarity.weights), ("outputs_alike", similarity.outputs)):
+        rows.append((name, _between(measure(calls).matrix), _between(measure(drawn).matrix)))
     return Table(("measure", "measured", "random"), [*rows, ("sum_of_heads", run.difference, None)])
 
 
@@ -99,6 +102,16 @@ def random_angle(heads: Tensor) -> float:
     """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
     generator = torch.Generator().manual_seed(SEED)
     return mean_angle(bases(torch.randn(DRAWS, *heads.mT.shape[1:], generator=generator)))
+
+
+def _drawn_anew(run: Recording) -> Recorded:
+    """The same input through a module of the same shape that was never trained."""
+    module = deepcopy(run.module)
+    with torch.random.fork_rng(), torch.no_grad(), observe(module) as record:
+        torch.manual_seed(SEED)
+        module.reset_parameters()
+        module(run.x[None])
+    return record[""][0]
 
 
 def _between(matrix: Tensor) -> float:
