@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from headwise.explorer.picture import save_figure
+from headwise.lecture.claims import CLAIMS
 from headwise.lecture.experiments.results import Results
 from headwise.lecture.figures import FIGURES
 from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS, Slide
 from headwise.lecture.tables import TABLES
+from headwise.lecture.tables.measured import verdicts
 from headwise.models.checkpoint.folder import write
 
 WEB = Path(__file__).parent / "web"
@@ -65,7 +67,7 @@ def _slides(material: Material, out: Path, asked: str) -> Iterator[str]:
         for slide in section.slides:
             examples = (*_figure(slide, material, out, asked), *_table(slide, material, out, asked))
             yield f"<section>{_text(slide.key, slide.references, said)}{''.join(examples)}</section>"
-    yield _text("summary", (), said)
+    yield f"<section>{_text('summary', (), said)}{_verdicts(material, asked)}</section>"
     listed = "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES.values())
     yield _section(f"<h2>{escape(said['slides']['references']['title'])}</h2>", f'<ul class="references">{listed}</ul>')
     yield _text("questions", (), said)
@@ -90,7 +92,7 @@ def _figure(slide: Slide, material: Material, out: Path, asked: str) -> Iterator
     save(slide.number, material, out / "figures" / f"{slide.number}.svg")
     alt = escape(material.words["slides"][slide.key]["figure"])
     made = f'<figure><img src="figures/{slide.number}.svg" alt="{alt}"></figure>'
-    yield _example("figure", slide, material, made, asked)
+    yield _example("figure", slide, material, made, _by(f"figure {slide.number}", slide.experiments, material, asked))
 
 
 def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[str]:
@@ -99,10 +101,16 @@ def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[
         return
     table = TABLES[slide.number](material)
     write(out / "tables" / f"{slide.number}.csv", lambda place: place.write_text(table.csv(), encoding="utf-8"))
-    pages = list(table.pages(ROWS))
+    by, pages = _by(f"table {slide.number}", slide.experiments, material, asked), list(table.pages(ROWS))
     for place, page in enumerate(pages, 1):
         part = f" ({place}/{len(pages)})" if len(pages) > 1 else ""
-        yield _example("table", slide, material, page.html(material.terms), asked, part)
+        yield _example("table", slide, material, page.html(material.terms), by, part)
+
+
+def _verdicts(material: Material, asked: str) -> str:
+    caption = f"<h3>{escape(material.words['slides']['summary']['table'])}</h3>"
+    by = _by("build", dict.fromkeys(claim.experiment for claim in CLAIMS.values()), material, asked)
+    return _section(caption, verdicts(material).html(material.terms), by)
 
 
 def save(number: int, material: Material, file: Path) -> None:
@@ -111,16 +119,17 @@ def save(number: int, material: Material, file: Path) -> None:
     save_figure(lambda: FIGURES[number](material), file, text)
 
 
-def _example(kind: str, slide: Slide, material: Material, made: str, asked: str | None = None, part: str = "") -> str:
+def _example(kind: str, slide: Slide, material: Material, made: str, by: str = "", part: str = "") -> str:
     """A figure or a table under its caption; below it, unless there is none yet, how it was computed."""
     said = material.words
-    caption = f"<h3>{escape(said[kind])} {slide.number}: {escape(said['slides'][slide.key][kind])}{part}</h3>"
-    if asked is None:
-        return _section(caption, made)
-    command = f"headwise lecture {kind} {slide.number} --lang {material.language}{asked}"
-    by = f"{escape(said['computed_by'])} <code>{escape(command)}</code>"
-    origins = _origins([material.results(name) for name in slide.experiments], said)
-    return _section(caption, made, f'<p class="by">{by}{"<br>" if origins else ""}{escape(origins)}</p>')
+    return _section(f"<h3>{escape(said[kind])} {slide.number}: {escape(said['slides'][slide.key][kind])}{part}</h3>", made, by)
+
+
+def _by(command: str, experiments: Iterable[str], material: Material, asked: str) -> str:
+    said, command = material.words, f"headwise lecture {command} --lang {material.language}{asked}"
+    origins = _origins([material.results(name) for name in experiments], said)
+    below = f"<br>{escape(origins)}" if origins else ""
+    return f'<p class="by">{escape(said["computed_by"])} <code>{escape(command)}</code>{below}</p>'
 
 
 def _origins(found: Sequence[Results], said: dict[str, Any]) -> str:

@@ -50,6 +50,11 @@ def efficiency(material: Material) -> Table:
     return _by_heads(heads, rows)
 
 
+def verdicts(material: Material) -> Table:
+    """What became of the claims; without a number, for the summary."""
+    return Table(("claim", "verdict"), [_judged(name, material) for name in CLAIMS])
+
+
 TABLES: dict[int, Callable[[Material], Table]] = {2: one_and_several, 8: advantages, 9: efficiency}
 
 
