@@ -6,6 +6,7 @@ are ratios of runs taken in turn, in processor time of one thread, so that what 
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -125,6 +126,7 @@ def _seconds(one: Callable[[], object]) -> float:
 
 def peak_bytes(one: Callable[[], object]) -> int:
     """The most memory that torch holds at a time during a call, beyond what it held before, by its own profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it prints two lines a call otherwise
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         one()
     profiler: Any = profile.profiler
