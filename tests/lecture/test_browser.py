@@ -57,7 +57,8 @@ def opened(browser: Browser, deck: Path, query: str = "", width: int = 1280, hei
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{deck.as_uri()}{query}")
     page.add_script_tag(path=FAULTS)
-    page.wait_for_function("Reveal.isReady()")
+    # a page to print is ready after that: for a frame its slides are nowhere
+    page.wait_for_function(f"Reveal.isReady() && {'!!document.querySelector(`.pdf-page`)' if query else 'true'}")
     yield page
     page.close()
     assert complaints == []
