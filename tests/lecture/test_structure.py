@@ -170,7 +170,7 @@ def test_the_commands_write_what_they_say(tmp_path, monkeypatch):
     assert "wrote figure-7.svg" in headwise("figure", 7).stdout
     assert Path("figure-7.svg").is_file()
     printed = headwise("table", 5, "--lang", "en", "--text", "I am here.").stdout
-    assert printed.startswith("| step | shape | parameters | multiply-adds | bytes |")
+    assert printed.startswith("| step | shape | parameters | multiply-adds | bytes made |")
     assert printed.count("\n") == 2 + 9
     refused = headwise("table", 10)
     assert refused.exit_code == 1

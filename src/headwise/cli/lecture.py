@@ -58,8 +58,8 @@ class Asked:
         said += [] if self.results is None else ["--results", str(self.results)]
         return "".join(f" {shlex.quote(part)}" for part in said)
 
-    def material(self, numbers: Iterable[int]) -> Material:
-        """What these figures and tables are made from; their experiments are run before, if that was asked."""
+    def material(self, experiments: Iterable[str]) -> Material:
+        """What figures and tables are made from; these experiments are run before, if that was asked."""
         from headwise.lecture.experiments.results import FOLDER
         from headwise.lecture.material import Material
         from headwise.lecture.recording import record
@@ -70,26 +70,28 @@ class Asked:
         run = record(Translator.load(self.model), self.text)
         folder = self.results or (MEASURED if self.recompute and not self.quick else FOLDER)
         if self.recompute:
-            self._measure(numbers, folder)
+            self._measure(experiments, folder)
         return Material(run, self.lang.value, folder)
 
-    def _measure(self, numbers: Iterable[int], folder: Path) -> None:
+    def _measure(self, experiments: Iterable[str], folder: Path) -> None:
         from headwise.lecture.experiments.catalogue import EXPERIMENTS
         from headwise.lecture.experiments.experiment import Workspace
         from headwise.lecture.experiments.results import compare, read
         from headwise.lecture.outline import SLIDES
 
-        behind = {name: number for number in reversed(list(numbers)) for name in SLIDES[number].experiments}
-        data = data_folder(self.data) if any(EXPERIMENTS[name].reads for name in behind) else self.data
+        behind = [EXPERIMENTS[name] for name in experiments]
+        data = data_folder(self.data) if any(experiment.reads for experiment in behind) else self.data
         with tempfile.TemporaryDirectory() as fresh:
             workspace = Workspace(data, Path(fresh) if self.quick else self.runs)
-            for name, number in behind.items():
-                reads = f" --data {data.name}" if EXPERIMENTS[name].reads else ""
-                command = f"headwise lecture table {number} --recompute{reads}"
-                found = EXPERIMENTS[name].measure(workspace, command, self.quick)
+            for experiment in behind:
+                number = next(number for number, slide in SLIDES.items() if experiment.name in slide.table)
+                reads = f" --data {data.name}" if experiment.reads else ""
+                found = experiment.measure(workspace, f"headwise lecture table {number} --recompute{reads}", self.quick)
                 if self.quick:
-                    differing = compare(read(name, folder), found)
-                    typer.echo(f"{name}: {len(found.keys)} numbers, {len(differing)} of them outside what was expected")
+                    differing = compare(read(experiment.name, folder), found)
+                    typer.echo(
+                        f"{experiment.name}: {len(found.keys)} numbers, {len(differing)} of them outside what was expected"
+                    )
                     for one in differing:
                         typer.echo(f"  {one}")
                 else:
@@ -129,7 +131,8 @@ def build(
     from headwise.lecture import deck
     from headwise.lecture.outline import SLIDES
 
-    page = deck.build(asked.material(SLIDES), out or Path(f"lecture-{asked.lang.value}"), str(asked))
+    behind = dict.fromkeys(name for slide in SLIDES.values() for name in slide.table)
+    page = deck.build(asked.material(behind), out or Path(f"lecture-{asked.lang.value}"), str(asked))
     typer.echo(f"wrote {page}")
 
 
@@ -143,11 +146,12 @@ def figure(
     """One figure, as SVG or PNG."""
     from headwise.lecture import deck
     from headwise.lecture.figures import FIGURES
+    from headwise.lecture.outline import SLIDES
 
     file = out or Path(f"figure-{number}.svg")
     check_out(file, ".svg", ".png")
     _check(number, FIGURES)
-    deck.save(number, asked.material([number]), file)
+    deck.save(number, asked.material(SLIDES[number].figure), file)
     typer.echo(f"wrote {file}")
 
 
@@ -159,12 +163,13 @@ def table(
     out: Annotated[Path | None, typer.Option(help="FILE.csv or .md.", show_default="printed as Markdown")] = None,
 ) -> None:
     """One table, as Markdown or CSV."""
+    from headwise.lecture.outline import SLIDES
     from headwise.lecture.tables import TABLES
 
     if out is not None:
         check_out(out, ".csv", ".md")
     _check(number, TABLES)
-    material = asked.material([number])
+    material = asked.material(SLIDES[number].table)
     made = TABLES[number](material)
     said = made.csv() if out is not None and out.suffix == ".csv" else made.markdown(material.terms)
     if out is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from headwise.explorer.picture import save_figure
 from headwise.lecture.claims import CLAIMS
-from headwise.lecture.experiments.results import Results
 from headwise.lecture.figures import FIGURES
 from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS, Slide
@@ -66,7 +65,8 @@ def _slides(material: Material, out: Path, asked: str) -> Iterator[str]:
         yield _section(f"<h1>{escape(said['sections'][section.key])}</h1>")
         for slide in section.slides:
             examples = (*_figure(slide, material, out, asked), *_table(slide, material, out, asked))
-            yield f"<section>{_text(slide.key, slide.references, said)}{''.join(examples)}</section>"
+            then = _text(slide.then, (), said) if slide.then else ""
+            yield f"<section>{_text(slide.key, slide.references, said)}{then}{''.join(examples)}</section>"
     yield f"<section>{_text('summary', (), said)}{_verdicts(material, asked)}</section>"
     listed = "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES.values())
     yield _section(f"<h2>{escape(said['slides']['references']['title'])}</h2>", f'<ul class="references">{listed}</ul>')
@@ -92,7 +92,8 @@ def _figure(slide: Slide, material: Material, out: Path, asked: str) -> Iterator
     save(slide.number, material, out / "figures" / f"{slide.number}.svg")
     alt = escape(material.words["slides"][slide.key]["figure"])
     made = f'<figure><img src="figures/{slide.number}.svg" alt="{alt}"></figure>'
-    yield _example("figure", slide, material, made, _by(f"figure {slide.number}", slide.experiments, material, asked))
+    about = "".join(f"{escape(said['name'])}: {escape(said['about'])}<br>" for said in _experiments(slide.figure, material))
+    yield _example("figure", slide, material, made, _by(f"figure {slide.number}", slide.figure, material, asked, about))
 
 
 def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[
         return
     table = TABLES[slide.number](material)
     write(out / "tables" / f"{slide.number}.csv", lambda place: place.write_text(table.csv(), encoding="utf-8"))
-    by, pages = _by(f"table {slide.number}", slide.experiments, material, asked), list(table.pages(ROWS))
+    by, pages = _by(f"table {slide.number}", slide.table, material, asked), list(table.pages(ROWS))
     for place, page in enumerate(pages, 1):
         part = f" ({place}/{len(pages)})" if len(pages) > 1 else ""
         yield _example("table", slide, material, page.html(material.terms), by, part)
@@ -109,7 +110,7 @@ def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[
 
 def _verdicts(material: Material, asked: str) -> str:
     caption = f"<h3>{escape(material.words['slides']['summary']['table'])}</h3>"
-    by = _by("build", dict.fromkeys(claim.experiment for claim in CLAIMS.values()), material, asked)
+    by = _by("build", sorted({claim.experiment for claim in CLAIMS.values()}), material, asked)
     return _section(caption, verdicts(material).html(material.terms), by)
 
 
@@ -125,18 +126,28 @@ def _example(kind: str, slide: Slide, material: Material, made: str, by: str = "
     return _section(f"<h3>{escape(said[kind])} {slide.number}: {escape(said['slides'][slide.key][kind])}{part}</h3>", made, by)
 
 
-def _by(command: str, experiments: Iterable[str], material: Material, asked: str) -> str:
+def _by(command: str, experiments: Iterable[str], material: Material, asked: str, about: str = "") -> str:
+    """Below a figure or a table: what its experiments do, the command that makes it, and what it is made from."""
     said, command = material.words, f"headwise lecture {command} --lang {material.language}{asked}"
-    origins = _origins([material.results(name) for name in experiments], said)
-    below = f"<br>{escape(origins)}" if origins else ""
-    return f'<p class="by">{escape(said["computed_by"])} <code>{escape(command)}</code>{below}</p>'
+    by = f"{about}{escape(said['computed_by'])} <code>{escape(command)}</code>"
+    if experiments:
+        return f'<p class="by">{by}<br>{escape(_origin(experiments, material))}</p>'
+    return f'<p class="by read">{by}; {escape(said["read"].format(**vars(material.run)))}</p>'
 
 
-def _origins(found: Sequence[Results], said: dict[str, Any]) -> str:
+def _origin(experiments: Iterable[str], material: Material) -> str:
     """Experiments and their seeds, then the machines and days, each once."""
-    runs = [said["seeds"].format(experiment=results.experiment, seeds=len(results.seeds)) for results in found]
-    machines = dict.fromkeys((results.versions["torch"], results.hardware["cpu"], results.date) for results in found)
-    return "; ".join(filter(None, [", ".join(runs), *(f"torch {torch}, {cpu}, {date}" for torch, cpu, date in machines)]))
+    said, found = material.words, [material.results(name) for name in experiments]
+    names = [words_of["name"] for words_of in _experiments(experiments, material)]
+    runs = [said["seeds"].format(name=name, seeds=len(results.seeds)) for name, results in zip(names, found, strict=True)]
+    machines = [
+        said["machine"].format(torch=results.versions["torch"], date=results.date, **results.hardware) for results in found
+    ]
+    return "; ".join([", ".join(runs), *dict.fromkeys(machines)])
+
+
+def _experiments(names: Iterable[str], material: Material) -> list[dict[str, str]]:
+    return [material.words["experiments"][name] for name in names]
 
 
 def _not_yet(material: Material) -> str:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slide:
-    """key: of its words. number: of its figure and of its table. experiments: which these show; none: a recorded sentence."""
+    """key: of its words. number: of its figure and of its table. figure, table: the experiments that these show; none: a
+    recorded sentence. then: a page of words that follows."""
 
     key: str
     number: int
     references: tuple[str, ...] = ("vaswani2017",)
-    experiments: tuple[str, ...] = ()
+    figure: tuple[str, ...] = ()
+    table: tuple[str, ...] = ()
+    then: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,26 @@ class Section:
 
 
 SECTIONS = (
-    Section("concepts", (Slide("introduction", 1), Slide("background", 2, experiments=("two_fetch", "translation")))),
+    Section(
+        "concepts",
+        (
+            Slide("introduction", 1),
+            Slide("background", 2, figure=("two_fetch", "translation"), table=("two_fetch", "translation")),
+        ),
+    ),
     Section("design", (Slide("structure", 3), Slide("projections", 4))),
     Section("steps", (Slide("overview", 5), Slide("projection", 6), Slide("concatenation", 7))),
     Section(
         "advantages",
         (
-            Slide("features", 8, experiments=("features", "two_fetch", "distance", "translation", "ablation")),
-            Slide("efficiency", 9, experiments=("efficiency",)),
+            Slide(
+                "features",
+                8,
+                figure=("features", "distance", "ablation"),
+                table=("features", "two_fetch", "distance", "translation", "ablation"),
+                then="rule",
+            ),
+            Slide("efficiency", 9, figure=("efficiency",), table=("efficiency",)),
         ),
     ),
     Section(

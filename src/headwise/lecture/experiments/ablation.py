@@ -82,7 +82,6 @@ def _loss(model: Transformer, open_ones: dict[str, Tensor], batches: list[dict[s
 
 EXPERIMENT = Experiment(
     name="ablation",
-    about="Trained translation models with 8 heads: what each head's absence costs, and how many can go together.",
     samples="400 sentences of valid for ranking, 400 others for removal",
     run=run,
     full=Size(),

@@ -79,7 +79,6 @@ def _one(seed: int, heads: int, size: Size) -> Numbers:
 
 EXPERIMENT = Experiment(
     name="distance",
-    about="One causal layer with rotary positions must say the token 1 to 64 places back, with 1 to 16 heads.",
     samples="512 held-out sequences of 128 positions for every model, a distance asked for at every position",
     run=run,
     full=Size(),

@@ -140,7 +140,6 @@ def peak_bytes(one: Callable[[], object]) -> int:
 
 EXPERIMENT = Experiment(
     name="efficiency",
-    about="The same attention, 256 wide, split into 1 to 32 heads: counted, timed in turn, and one call against a loop.",
     samples="each ratio the median of 7 rounds, for every seed anew",
     run=run,
     full=Size(),

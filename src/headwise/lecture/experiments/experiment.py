@@ -43,13 +43,12 @@ class Workspace:
 class Experiment:
     """run(seed, size, workspace) -> numbers, for every seed alike.
 
-    about: what is done, in a sentence. samples: on how much each number is measured. full: the size behind the committed
+    samples: on how much each number is measured. full: the size behind the committed
     results. quick: a part of it, fewer conditions at the same size, so that its numbers can be compared with the full ones.
     reads: whether it needs sentence pairs.
     """
 
     name: str
-    about: str
     samples: str
     run: Callable[[int, Any, Workspace], Numbers]
     full: Any

@@ -80,7 +80,6 @@ def _mean(numbers: Iterable[float]) -> float:
 
 EXPERIMENT = Experiment(
     name="features",
-    about="Trained translation models with 8 heads: how alike the heads of a layer are, and how far apart their subspaces.",
     samples="128 sentences of valid, all pairs of heads within each of the 6 attentions",
     run=run,
     full=Size(),

@@ -108,7 +108,6 @@ def batch_of(translator: Translator, pairs: list[tuple[str, str]]) -> dict[str, 
 
 EXPERIMENT = Experiment(
     name="translation",
-    about="Small translation models with 1 to 32 heads and the same parameters, trained alike.",
     samples="valid: 1,500 held-out sentences for every model",
     run=run,
     full=Size(),

@@ -89,7 +89,6 @@ def _one(seed: int, heads: int, tokens: int, size: Size) -> Numbers:
 
 EXPERIMENT = Experiment(
     name="two_fetch",
-    about="One layer must fetch the tokens at two places and say which is which, with 1 to 16 heads of the same total width.",
     samples="512 held-out sequences of 16 positions for every model and number of tokens",
     run=run,
     full=Size(),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from headwise.lecture.experiments.results import Results, key
+from headwise.lecture.experiments.results import Results, conditions, key
 from headwise.lecture.figures.canvas import HEADS, QUIET
 from headwise.lecture.material import Material
 
@@ -27,7 +27,7 @@ def background(material: Material) -> Figure:
     names = [key("loss", heads=heads) for heads in translated.settings["heads"]]
     _curve(right, translated, translated.settings["heads"], names, "", HEADS[2])
     _label(left, terms["two_places"], terms["num_heads"], terms["accuracy"])
-    _label(right, terms["translation"], terms["num_heads"], terms["loss"])
+    _label(right, terms["translation"], terms["num_heads"], _loss(terms))
     left.set_ylim(SHARE)
     left.legend(fontsize=SMALL, frameon=False)
     for ax, results in ((left, fetched), (right, translated)):
@@ -50,11 +50,11 @@ def features(material: Material) -> Figure:
     _label(middle, terms["by_distance"], terms["distance"], terms["accuracy"])
     middle.legend(fontsize=SMALL, frameon=False)
     closed = material.results("ablation")
-    removed = sorted(int(name.split("removed=")[1]) for name in closed.keys if name.startswith("loss "))
+    removed = sorted(int(where["removed"]) for name, where in map(conditions, closed.keys) if name == "loss")
     means = [closed.interval("loss", removed=count) for count in removed]
     right.plot(removed, [one.mean for one in means], color=HEADS[0])
     right.fill_between(removed, [one.low for one in means], [one.high for one in means], color=HEADS[0], alpha=0.2, lw=0)
-    _label(right, terms["heads_closed"], terms["closed"], terms["loss"])
+    _label(right, terms["heads_closed"], terms["closed"], _loss(terms))
     return figure
 
 
@@ -71,7 +71,7 @@ def efficiency(material: Material) -> Figure:
     for ax, title, lengths in ((left, "time", settings["lengths"]), (middle, "batched", settings["looped"])):
         ax.axhline(1, color=QUIET, lw=1)
         _doubling(ax, lengths)
-        _label(ax, "", terms["tokens"], terms[title])
+        _label(ax, terms[title], terms["tokens"], "")
         ax.legend(fontsize=SMALL, frameon=False)
     length = settings["written_out"][-1]
     for colour, name in zip(HEADS, ("fused_bytes", "formula_bytes"), strict=False):
@@ -80,7 +80,7 @@ def efficiency(material: Material) -> Figure:
     right.set_yscale("log")
     right.yaxis.set_major_formatter(EngFormatter("B"))
     _doubling(right, settings["heads"])
-    _label(right, f"n = {length}", terms["num_heads"], terms["bytes"])
+    _label(right, f"n = {length:,}", terms["num_heads"], "")
     right.legend(fontsize=SMALL, frameon=False)
     return figure
 
@@ -102,8 +102,12 @@ def _likeness(ax: Axes, results: Results, terms: dict[str, str]) -> None:
     ax.legend(fontsize=SMALL, frameon=False)
 
 
+def _loss(terms: dict[str, str]) -> str:
+    return f"{terms['loss']} ({terms['nats_per_token']})"
+
+
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(12.8, 5.6), layout="constrained")
+    figure = Figure(figsize=(12.8, 5.4), layout="constrained")
     return figure, list(figure.subplots(1, count))
 
 

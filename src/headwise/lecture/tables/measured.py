@@ -23,7 +23,10 @@ def one_and_several(material: Material) -> Table:
     for tokens in fetched.settings["vocabularies"]:
         rows.append(["accuracy", f"|V| = {tokens}", *_cells(fetched, heads, "accuracy", tokens=tokens), *averaged])
     rows.append(["accuracy", "mean", *_cells(fetched, heads, "accuracy"), *averaged])
-    rows.append(["loss", "translation", *_cells(translated, heads, "loss"), *better])
+    many = max(fetched.settings["vocabularies"])  # so many that the mean of two does not tell which they are
+    for name in ("better", "worse"):
+        rows.append([name, f"|V| = {many}", *_cells(fetched, heads, name, tokens=many), None, None])
+    rows.append(["loss", "nats_per_token", *_cells(translated, heads, "loss"), *better])
     rows.append(["bleu", "translation", *_cells(translated, heads, "bleu"), None, None])
     return _by_heads(heads, rows)
 

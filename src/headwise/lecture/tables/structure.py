@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import math
+import timeit
 from collections.abc import Callable
 from copy import deepcopy
-from statistics import median
+from functools import cache
+from statistics import mean, median
 
 import torch
 from torch import Tensor
@@ -50,9 +52,10 @@ def principles(run: Recording) -> Table:
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         parts = subspaces(run.module, name)
         rows.append((f"angle_{name}", mean_angle(parts), random_angle(parts)))
-    calls, drawn = {run.address: [run.call]}, {run.address: [_drawn_anew(run)]}
+    drawn = _drawn_anew(run)
     for name, measure in (("weights_alike", similarity.weights), ("outputs_alike", similarity.outputs)):
-        rows.append((name, _between(measure(calls).matrix), _between(measure(drawn).matrix)))
+        found, *others = (_between(measure({run.address: [call]}).matrix) for call in (run.call, *drawn))
+        rows.append((name, found, mean(others)))
     return Table(("measure", "measured", "random"), [*rows, ("sum_of_heads", run.difference, None)])
 
 
@@ -77,7 +80,8 @@ def flow(run: Recording) -> Table:
 
 def projection_and_split(run: Recording) -> Table:
     """Table 6."""
-    return _steps(run, [step for step in costs(run.module, len(run.tokens)) if step.step.startswith(("project_", "split"))][:4])
+    names = ("project_q", "project_k", "project_v", "split")
+    return _steps(run, [step for step in costs(run.module, len(run.tokens)) if step.step in names])
 
 
 def concatenation(run: Recording) -> Table:
@@ -100,18 +104,21 @@ TABLES: dict[int, Callable[[Recording], Table]] = {
 
 def random_angle(heads: Tensor) -> float:
     """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
+    if len(heads) == 1:
+        return math.nan
     generator = torch.Generator().manual_seed(SEED)
     return mean_angle(bases(torch.randn(DRAWS, *heads.mT.shape[1:], generator=generator)))
 
 
-def _drawn_anew(run: Recording) -> Recorded:
-    """The same input through a module of the same shape that was never trained."""
+def _drawn_anew(run: Recording) -> list[Recorded]:
+    """The same input through modules of the same shape that were never trained."""
     module = deepcopy(run.module)
     with torch.random.fork_rng(), torch.no_grad(), observe(module) as record:
         torch.manual_seed(SEED)
-        module.reset_parameters()
-        module(run.x[None])
-    return record[""][0]
+        for _ in range(DRAWS):
+            module.reset_parameters()
+            module(run.x[None])
+    return list(record[""])
 
 
 def _between(matrix: Tensor) -> float:
@@ -128,31 +135,30 @@ def _steps(run: Recording, steps: list[Cost]) -> Table:
     return Table(("step", "shape", "parameters", "multiply_adds", "bytes", "microseconds"), rows)
 
 
+@cache  # the tables of a recording say the same
 @torch.no_grad()
 def _seconds(run: Recording) -> dict[str, float]:
-    """The median time of every step, done alone, on this machine; of the softmax, what the weights take beyond the scores."""
+    """The median time of every step, done alone, on one thread of this machine."""
     module, h = run.module, len(run.query)
-    value, joined = run.value.repeat_interleave(h // len(run.value), 0), run.query.transpose(0, 1).flatten(1)
+    key, value = (part.repeat_interleave(h // len(part), 0) for part in (run.key, run.value))
+    joined = run.query.transpose(0, 1).flatten(1)
     work: dict[str, Callable[[], object]] = {
         "project_q": lambda: module.q_proj(run.x),
         "project_k": lambda: module.k_proj(run.x),
         "project_v": lambda: module.v_proj(run.x),
         "split": lambda: joined.unflatten(-1, (h, -1)).transpose(0, 1),
-        "scores": lambda: run.call.weights(stage="masked"),
-        "softmax": lambda: run.call.weights(),
+        "scores": lambda: run.query @ key.mT / module.head_dim**0.5,
+        "softmax": lambda: (run.scores - run.scores.logsumexp(-1, keepdim=True)).exp(),
         "context": lambda: run.weights @ value,
         "concatenate": lambda: module.concatenate(run.context),
         "project_o": lambda: module.out_proj(run.joined),
     }
-    found = {}
-    for step, do in work.items():
-        times = []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            do()
-            times.append(time.perf_counter() - start)
-        found[step] = median(times)
-    return found | {"softmax": max(0.0, found["softmax"] - found["scores"])}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {step: median(timeit.repeat(do, number=1, repeat=ROUNDS)) for step, do in work.items()}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _shape(shape: tuple[int, ...] | torch.Size) -> str:

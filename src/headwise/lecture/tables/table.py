@@ -108,6 +108,8 @@ def _said(cell: Cell, terms: Mapping[str, str]) -> str:
             return "–"
         case str():
             return terms.get(cell, cell)
+        case float() if math.isnan(cell):
+            return "–"
         case int():
             return f"{cell:,}"
         case Interval():
