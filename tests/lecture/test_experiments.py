@@ -11,7 +11,7 @@ from headwise.cli import app
 from headwise.lecture.claims import CLAIMS
 from headwise.lecture.experiments import ablation, distance, efficiency, features, translation, two_fetch
 from headwise.lecture.experiments.catalogue import EXPERIMENTS
-from headwise.lecture.experiments.experiment import Workspace
+from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import read
 from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
 
@@ -97,6 +97,27 @@ def test_table_recompute_writes_results_and_makes_the_table_from_them_and_quick_
     assert "  parameters heads=4 length=256: 4224, expected 5 to 5\n" in compared
     assert "  parameters heads=4 length=1024: " not in compared
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("table 9 --quick --results nowhere", "no results of efficiency in nowhere"),
+        ("table 9 --results taken", "--results: taken is not a folder that can be written to"),
+        ("table 2 --data .", ". holds neither train.tsv nor train.tsv.gz"),
+        ("build --data nowhere", "--data: nothing at nowhere"),
+        ("build --out taken", "--out: taken is not a folder that can be written to"),
+        ("build --out taken/deck", "--out: taken is not a folder that can be written to"),
+    ],
+)
+def test_what_will_be_missing_is_said_before_the_work(tmp_path, monkeypatch, asked, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Experiment, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "taken").touch()
+    found = CliRunner().invoke(app, ["lecture", *asked.split(), "--recompute"], catch_exceptions=False)
+    assert found.exit_code == 1
+    assert found.stderr.startswith(f"headwise: {said}")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_two_fetches_ask_for_two_different_places_in_an_order_that_matters():

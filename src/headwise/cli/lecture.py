@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, one_sentence
+from headwise.cli.common import SHIPPED, DataOption, check_folder, check_out, data_folder, one_sentence
 from headwise.cli.translation import EXAMPLE
 from headwise.models.checkpoint.folder import write
 
@@ -78,9 +78,17 @@ class Asked:
         from headwise.lecture.experiments.experiment import Workspace
         from headwise.lecture.experiments.results import compare, read
         from headwise.lecture.outline import SLIDES
+        from headwise.tasks.pairs import split_file
 
         behind = {name: number for number in reversed(list(numbers)) for name in SLIDES[number].experiments}
-        data = data_folder(self.data) if any(EXPERIMENTS[name].reads for name in behind) else self.data
+        data = self.data
+        if any(EXPERIMENTS[name].reads for name in behind):  # whatever is missing is said before the work, not after it
+            data = data_folder(self.data)
+            for split in ("train", "valid"):
+                split_file(data, split)
+        expected = {name: read(name, folder) for name in behind} if self.quick else {}
+        if not self.quick:
+            check_folder(folder, "--results")
         with tempfile.TemporaryDirectory() as fresh:
             workspace = Workspace(data, Path(fresh) if self.quick else self.runs)
             for name, number in behind.items():
@@ -88,7 +96,7 @@ class Asked:
                 command = f"headwise lecture table {number} --recompute{reads}"
                 found = EXPERIMENTS[name].measure(workspace, command, self.quick)
                 if self.quick:
-                    differing = compare(read(name, folder), found)
+                    differing = compare(expected[name], found)
                     typer.echo(f"{name}: {len(found.keys)} numbers, {len(differing)} of them outside what was expected")
                     for one in differing:
                         typer.echo(f"  {one}")
@@ -129,7 +137,9 @@ def build(
     from headwise.lecture import deck
     from headwise.lecture.outline import SLIDES
 
-    page = deck.build(asked.material(SLIDES), out or Path(f"lecture-{asked.lang.value}"), str(asked))
+    folder = out or Path(f"lecture-{asked.lang.value}")
+    check_folder(folder, "--out")
+    page = deck.build(asked.material(SLIDES), folder, str(asked))
     typer.echo(f"wrote {page}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -99,7 +100,9 @@ TABLES: dict[int, Callable[[Recording], Table]] = {
 
 
 def random_angle(heads: Tensor) -> float:
-    """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
+    """The same of random subspaces of the same sizes: what heads are that know nothing of each other. nan of a single head."""
+    if len(heads) == 1:
+        return math.nan
     generator = torch.Generator().manual_seed(SEED)
     return mean_angle(bases(torch.randn(DRAWS, *heads.mT.shape[1:], generator=generator)))
 
