@@ -223,6 +223,11 @@ def test_figures_draw_the_head_that_they_name(run):
         torch.testing.assert_close(drawn(run, number), tensors)
 
 
+def test_the_measured_angle_is_not_the_random_one(run):
+    for row in TABLES[4](run).rows:
+        assert row[-2] == mean_angle(subspaces(run.module, str(row[0])))
+
+
 def test_the_commands_write_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
