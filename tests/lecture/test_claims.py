@@ -93,6 +93,19 @@ def test_angles_hold_where_they_are_within_five_degrees_of_random():
         assert CLAIMS["different subspaces"].verdict(made_up("features", numbers | trained)) == expected
 
 
+def test_heads_are_unlike_in_what_is_named():
+    """Weights part by training, outputs do not: half of the claim."""
+    levels = {"weights alike untrained": 0.9, "weights alike trained": 0.2, "outputs alike untrained": 0.5}
+    numbers = {
+        f"{name} kind={kind}": [level + x for x in NOISE]
+        for name, level in (levels | {"outputs alike trained": 0.5}).items()
+        for kind in ("encoder", "decoder", "cross")
+    }
+    found = CLAIMS["different features"].advantages(made_up("features", numbers))
+    for name, advantage in found.items():
+        assert advantage.mean == pytest.approx(0.7 if name.startswith("unlike_weights") else 0.0)
+
+
 def test_claims_refuse_the_results_of_another_experiment():
     with pytest.raises(ValueError, match="expected results of 'two_fetch'"):
         CLAIMS["one head averages"].verdict(made_up("distance", {"loss": NOISE}))

@@ -7,13 +7,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import headwise as hw
 from headwise.cli import app
 from headwise.lecture.claims import CLAIMS
 from headwise.lecture.experiments import ablation, distance, efficiency, features, translation, two_fetch
 from headwise.lecture.experiments.catalogue import EXPERIMENTS
-from headwise.lecture.experiments.experiment import Workspace
+from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import read
 from headwise.lecture.experiments.small import OneLayer, check_equal, held_out, trained
+from headwise.tasks.pairs import read_pairs
 
 WORDS = {"a": "甲", "b": "乙", "c": "丙", "d": "丁", "e": "戊"}
 TRANSLATION = translation.Size(
@@ -99,6 +101,27 @@ def test_table_recompute_writes_results_and_makes_the_table_from_them_and_quick_
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("table 9 --quick --results nowhere", "no results of efficiency in nowhere"),
+        ("table 9 --results taken", "--results: taken is not a folder that can be written to"),
+        ("table 2 --data .", ". holds neither train.tsv nor train.tsv.gz"),
+        ("build --data nowhere", "--data: nothing at nowhere"),
+        ("build --out taken", "--out: taken is not a folder that can be written to"),
+        ("build --out taken/deck", "--out: taken is not a folder that can be written to"),
+    ],
+)
+def test_what_will_be_missing_is_said_before_the_work(tmp_path, monkeypatch, asked, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Experiment, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "taken").touch()
+    found = CliRunner().invoke(app, ["lecture", *asked.split(), "--recompute"], catch_exceptions=False)
+    assert found.exit_code == 1
+    assert found.stderr.startswith(f"headwise: {said}")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
 def test_two_fetches_ask_for_two_different_places_in_an_order_that_matters():
     inputs, targets = two_fetch.draw(5, torch.Generator().manual_seed(0), length=7, tokens=11)
     token, p, q, position = inputs.unbind(-1)
@@ -157,6 +180,51 @@ def test_times_are_ratios_to_the_first():
     ratios = efficiency.in_turn({"one": lambda: sum(range(20_000)), "three": lambda: sum(range(60_000))}, repeats=5)
     assert ratios["one"] == 1
     assert 1.5 < ratios["three"] < 6
+
+
+def test_the_two_answers_are_counted_together_apart_and_in_either_order(tmp_path, monkeypatch):
+    """Of four positions: both right, the first alone, turned round, none."""
+    targets = torch.tensor([[[1, 2], [1, 2], [1, 2], [1, 2]]])
+    said = torch.tensor([[[1, 2], [1, 0], [2, 1], [0, 0]]])
+    monkeypatch.setattr(two_fetch, "trained", lambda *_: OneLayer((3,), 1, 3, embed_dim=4, num_heads=1))
+    monkeypatch.setattr(two_fetch, "held_out", lambda *_: two_fetch.Drawn(targets, targets))
+    monkeypatch.setattr(two_fetch, "answers", lambda *_: (said, 0.0))
+    found = two_fetch.run(0, replace(two_fetch.Size(), heads=(1,), vocabularies=(3,)), Workspace(tmp_path, tmp_path))
+    counted = {name: found[f"{name} heads=1 tokens=3"] for name in ("accuracy", "better", "worse", "unordered")}
+    assert counted == {"accuracy": 0.25, "better": 0.5, "worse": 0.25, "unordered": 0.5}
+
+
+@pytest.mark.parametrize(("losses", "spared"), [([1.0, 1.09, 1.11, 1.0], 1), ([1.0, 1.2], 0), ([1.0] * 25, 24)])
+def test_heads_are_spared_until_the_loss_is_first_a_tenth_worse(workspace, tmp_path, monkeypatch, losses, spared):
+    monkeypatch.setattr(ablation, "removed_in_turn", lambda *_: losses)
+    found = ablation.run(0, TINY["ablation"], Workspace(workspace.data, tmp_path))
+    assert found["share spared"] == spared / 24
+
+
+def test_heads_are_ranked_and_judged_on_different_sentences_without_label_smoothing(workspace, tmp_path, monkeypatch):
+    seen = []
+    ranked = lambda model, batches: seen.append((model.label_smoothing, batches)) or hw.leave_one_out(model, batches)
+    judged = lambda model, _, batches: seen.append((model.label_smoothing, batches)) or [1.0]
+    monkeypatch.setattr(ablation, "leave_one_out", ranked)
+    monkeypatch.setattr(ablation, "removed_in_turn", judged)
+    ablation.run(0, TINY["ablation"], Workspace(workspace.data, tmp_path))
+    translator = translation.trained(0, 8, TRANSLATION, Workspace(workspace.data, tmp_path))
+    pairs = read_pairs(workspace.data, "valid")
+    for (smoothing, batches), start in zip(seen, (0, 4), strict=True):
+        assert smoothing == 0
+        for place, batch in enumerate(batches):
+            at = start + 2 * place
+            assert batch["labels"].equal(translation.batch_of(translator, pairs[at : at + 2])["labels"])
+
+
+def test_each_path_is_timed_under_its_own_name(monkeypatch):
+    """Times are told by the backend that was asked for: the formula takes thrice as long."""
+    monkeypatch.setattr(efficiency, "_seconds", lambda one: {"formula": 3.0, "sdpa": 1.0}[one.keywords["backend"]])
+    monkeypatch.setattr(efficiency, "peak_bytes", lambda one: {"formula": 3, "sdpa": 1}[one.keywords["backend"]])
+    found = efficiency._paths(7, TINY["efficiency"])
+    for heads in TINY["efficiency"].heads:
+        of = lambda name, heads=heads: found[f"{name} heads={heads} length=7"]
+        assert (of("slower"), of("formula_bytes"), of("fused_bytes")) == (3, 3, 1)
 
 
 def test_removing_all_heads_in_turn_ends_where_none_is_left(workspace, tmp_path):

@@ -91,6 +91,22 @@ def test_every_line_of_a_figure_moves_with_the_results_it_comes_from_and_with_no
     assert moved >= 1
 
 
+def test_a_row_is_what_it_is_called(material):
+    found, table = read("efficiency"), TABLES[9](material)
+    for name, where, *cells, _, _ in [row for row in table.rows if str(row[1]).startswith("n = ")]:
+        for heads, cell in zip(found.settings["heads"], cells, strict=True):
+            if cell is not None:
+                assert cell == found.interval(str(name), heads=heads, length=str(where).removeprefix("n = "))
+
+
+def test_a_bar_of_a_figure_is_the_interval(material):
+    _, right = FIGURES[2](material).axes
+    bars = [segment[:, 1].tolist() for one in right.collections for segment in one.get_segments()]
+    found = read("translation")
+    expected = [found.interval("loss", heads=heads) for heads in found.settings["heads"]]
+    assert bars == [pytest.approx([one.low, one.high]) for one in expected]
+
+
 def test_the_deck_says_other_numbers_and_other_verdicts_with_other_results(run, tmp_path, monkeypatch):
     monkeypatch.setattr(deck, "FIGURES", {})  # they take their time, and are looked at above
 

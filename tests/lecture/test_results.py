@@ -16,7 +16,7 @@ def results(*values: float, name: str = "accuracy heads=8") -> Results:
 def test_keys_name_their_conditions():
     assert key("accuracy", heads=8, distance=64) == "accuracy heads=8 distance=64"
     assert results(0.1, 0.2).values("accuracy", heads=8) == [0.1, 0.2]
-    with pytest.raises(KeyError, match="made_up has no 'accuracy heads=9'; it has 'accuracy heads=8'"):
+    with pytest.raises(ValueError, match="made_up have no 'accuracy heads=9'; the nearest is 'accuracy heads=8'"):
         results(0.1).values("accuracy", heads=9)
 
 
@@ -61,6 +61,45 @@ def test_seeds_that_were_not_measured_alike_are_refused(tmp_path):
     path.write_text(json.dumps(entries))
     with pytest.raises(ValueError, match="the same numbers of every seed"):
         read("made_up", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"experiment": "another"}, "expected results of 'made_up'; got those of 'another'"),
+        ({"more": 1}, "expected results with by_seed, command, .*; got by_seed, command"),
+        ({"settings": None}, "expected settings by their names; got None"),
+        ({"settings": {"heads": ["<b>8</b>"]}}, "expected settings that are numbers"),
+        ({"settings": {"heads": []}}, "expected settings that are numbers"),
+        ({"by_seed": {}}, "expected at least one seed"),
+        ({"by_seed": [{"loss": 1.0}]}, "expected at least one seed"),
+        ({"by_seed": {"first": {"loss": 1.0}}}, "expected at least one seed"),
+        ({"by_seed": {"0": None}}, "expected at least one seed"),
+        *(
+            ({"by_seed": {"0": {"loss": value}}}, "seed 0: expected a number for 'loss'")
+            for value in ("<b>1</b>", None, [1.0], float("nan"), 10**400)
+        ),
+    ],
+)
+def test_a_file_that_holds_no_such_results_is_refused_with_its_name(tmp_path, entries, message):
+    path = results(0.1, 0.2).write(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    with pytest.raises(ValueError, match=f"^{path}.*{message}"):
+        read("made_up", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"by_seed'])
+def test_a_file_that_is_cut_or_something_else_is_refused_with_its_name(tmp_path, text):
+    path = tmp_path / "made_up.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{path}"):
+        read("made_up", tmp_path)
+
+
+def test_what_a_file_does_not_say_is_its_mistake(tmp_path):
+    results(0.1).write(tmp_path)
+    with pytest.raises(ValueError, match="the results say no 'lengths', only heads"):
+        read("made_up", tmp_path).settings["lengths"]
 
 
 def test_a_new_run_is_compared_with_where_it_should_lie():

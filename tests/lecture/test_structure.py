@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import headwise as hw
 from headwise.cli import app
+from headwise.lecture import deck
 from headwise.lecture.costs import costs
 from headwise.lecture.deck import build
 from headwise.lecture.figures.structure import FIGURES
@@ -159,6 +161,71 @@ def test_what_a_sentence_holds_is_shown_and_not_obeyed(translator, tmp_path):
     text = build(Material(marked, "en"), tmp_path, " --text '<script>'").read_text(encoding="utf-8")
     assert "<b>Tom" not in text
     assert text.count("<script") == 2
+
+
+def test_what_fails_leaves_nothing_behind(run, tmp_path):
+    with pytest.raises(ValueError, match="no results of"):
+        build(Material(run, "en", tmp_path), tmp_path / "deck")
+    assert not (tmp_path / "deck").exists()
+
+
+def test_a_long_command_stays_on_its_line_and_is_whole_where_one_points(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(deck, "FIGURES", {})
+    text = build(Material(run, "en"), tmp_path, f" --text '{'Tom likes the sea. ' * 20}'").read_text(encoding="utf-8")
+    commands = re.findall('<code title="(.*?)">(.*?)</code>', text)
+    assert commands
+    for whole, shown in commands:
+        assert unescape(whole).endswith("Tom likes the sea. '")
+        assert len(unescape(shown)) == 95
+        assert unescape(whole).startswith(unescape(shown)[:-1])
+
+
+def test_one_head_has_no_other_to_be_compared_with(translator):
+    model = Transformer(replace(translator.model.config, num_heads=1)).eval()
+    alone = record(Translator(model, translator.tokenizer, "LATIN"), SENTENCES[0])
+    for number, column in ((3, "measured"), (3, "random"), (4, "angle"), (4, "random_angle")):
+        table = TABLES[number](alone)
+        found = [row[table.columns.index(column)] for row in table.rows if not str(row[0]).startswith("sum")]
+        assert all(torch.tensor(found).isnan())
+        assert "nan" not in table.markdown({})
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_the_sum_says_how_many_heads_it_is_over(translator, number):
+    """Not all of many are drawn."""
+    model = Transformer(replace(translator.model.config, embed_dim=22, num_heads=11)).eval()
+    many = record(Translator(model, translator.tokenizer, "LATIN"), SENTENCES[0])
+    said = "".join(text.get_text() for text in FIGURES[number](many).axes[0].texts)
+    assert r"\sum_{h=0}^{10}" in said
+
+
+def drawn(run: Recording, number: int) -> list[torch.Tensor]:
+    return [torch.as_tensor(ax.images[0].get_array().data).float() for ax in FIGURES[number](run).axes if ax.images]
+
+
+def test_figures_draw_the_head_that_they_name(run):
+    """In the order of drawing: what stands under h = 1 is that of head 1."""
+
+    def joined(part):
+        return part.transpose(0, 1).flatten(1)
+
+    expected = {
+        1: [run.x, *map(joined, (run.query, run.key, run.value))]
+        + [part[head] for head in range(3) for part in (run.weights, run.context)]
+        + [run.joined, run.output],
+        3: [part[head] for head in range(3) for part in (run.weights, run.contributions)] + [run.output],
+        4: [part[head] for part in (run.query, run.key, run.value) for head in range(3)],
+        5: [run.x] + [part[0] for part in (run.query, run.key, run.value, run.scores, run.weights, run.context)] + [run.output],
+        6: [run.x, joined(run.query), *run.query],
+        7: [*run.context, run.joined, run.output],
+    }
+    for number, tensors in expected.items():
+        torch.testing.assert_close(drawn(run, number), tensors)
+
+
+def test_the_measured_angle_is_not_the_random_one(run):
+    for row in TABLES[4](run).rows:
+        assert row[-2] == mean_angle(subspaces(run.module, str(row[0])))
 
 
 def test_the_commands_write_what_they_say(tmp_path, monkeypatch):

@@ -40,6 +40,13 @@ def check_out(file: Path, *suffixes: str) -> None:
         raise ValueError(f"--out: {file.parent} is not a folder that can be written to")
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """The same of a folder, which need not be there yet. option: that said it. Raises ValueError."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(f"{option}: {there} is not a folder that can be written to")
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """What the user can mend is said in one sentence, with exit status 1; a traceback is for our own mistakes."""

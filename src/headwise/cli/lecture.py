@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from headwise.cli.common import SHIPPED, DataOption, check_out, data_folder, one_sentence
+from headwise.cli.common import SHIPPED, DataOption, check_folder, check_out, data_folder, one_sentence
 from headwise.cli.translation import EXAMPLE
 from headwise.models.checkpoint.folder import write
 
@@ -78,9 +78,17 @@ class Asked:
         from headwise.lecture.experiments.experiment import Workspace
         from headwise.lecture.experiments.results import compare, read
         from headwise.lecture.outline import SLIDES
+        from headwise.tasks.pairs import split_file
 
         behind = [EXPERIMENTS[name] for name in experiments]
-        data = data_folder(self.data) if any(experiment.reads for experiment in behind) else self.data
+        data = self.data
+        if any(experiment.reads for experiment in behind):  # whatever is missing is said before the work, not after it
+            data = data_folder(self.data)
+            for split in ("train", "valid"):
+                split_file(data, split)
+        expected = {experiment.name: read(experiment.name, folder) for experiment in behind} if self.quick else {}
+        if not self.quick:
+            check_folder(folder, "--results")
         with tempfile.TemporaryDirectory() as fresh:
             workspace = Workspace(data, Path(fresh) if self.quick else self.runs)
             for experiment in behind:
@@ -88,7 +96,7 @@ class Asked:
                 reads = f" --data {data.name}" if experiment.reads else ""
                 found = experiment.measure(workspace, f"headwise lecture table {number} --recompute{reads}", self.quick)
                 if self.quick:
-                    differing = compare(read(experiment.name, folder), found)
+                    differing = compare(expected[experiment.name], found)
                     typer.echo(
                         f"{experiment.name}: {len(found.keys)} numbers, {len(differing)} of them outside what was expected"
                     )
@@ -131,8 +139,10 @@ def build(
     from headwise.lecture import deck
     from headwise.lecture.outline import SLIDES
 
+    folder = out or Path(f"lecture-{asked.lang.value}")
+    check_folder(folder, "--out")
     behind = dict.fromkeys(name for slide in SLIDES.values() for name in slide.table)
-    page = deck.build(asked.material(behind), out or Path(f"lecture-{asked.lang.value}"), str(asked))
+    page = deck.build(asked.material(behind), folder, str(asked))
     typer.echo(f"wrote {page}")
 
 

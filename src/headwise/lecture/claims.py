@@ -75,8 +75,10 @@ def less_with(name: str, many: Sequence[int], than: int) -> Callable[[Results], 
 
 def farther_reach(results: Results) -> Comparisons:
     """Eight heads against one: at the greatest distance, and how much more there than at the least one."""
-    measured = (where for name, where in map(conditions, results.keys) if name == "accuracy" and where["heads"] == "1")
-    distances = sorted(int(where["distance"]) for where in measured)
+    measured = (where for name, where in map(conditions, results.keys) if name == "accuracy" and where.get("heads") == "1")
+    distances = sorted(int(where["distance"]) for where in measured if "distance" in where)
+    if not distances:
+        raise ValueError("the results of distance say no accuracy of one head")
     near, far = (
         [a - b for a, b in zip(*(results.values("accuracy", heads=n, distance=at) for n in (8, 1)), strict=True)]
         for at in (distances[0], distances[-1])

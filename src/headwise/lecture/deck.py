@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from headwise.explorer.picture import save_figure
@@ -15,10 +16,10 @@ from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS, Slide
 from headwise.lecture.tables import TABLES
 from headwise.lecture.tables.measured import verdicts
-from headwise.models.checkpoint.folder import write
 
 WEB = Path(__file__).parent / "web"
 ROWS = 12  # of a table on one slide
+LETTERS = 95  # of a command: one line, for below a figure there is no room for more
 PAGE = """\
 <!doctype html>
 <html lang="{language}">
@@ -43,17 +44,19 @@ PAGE = """\
 
 
 def build(material: Material, out: Path, asked: str = "") -> Path:
-    """Writes the deck into a folder and returns its page. asked: what was said on the command line, to be repeated under every
-    figure and table."""
+    """Writes the deck into a folder, once all of it is made, and returns its page. asked: what was said on the command line, to
+    be repeated under every figure and table."""
     said = material.words
-    for folder in ("figures", "tables"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    shutil.copytree(WEB, out, dirs_exist_ok=True)
-    slides = "\n".join(_slides(material, out, asked))
-    page = out / "index.html"
-    text = PAGE.format(language=material.language, title=escape(said["title"]), slides=slides)
-    write(page, lambda place: place.write_text(text, encoding="utf-8"))
-    return page
+    with TemporaryDirectory() as name:
+        made = Path(name)
+        for folder in ("figures", "tables"):
+            (made / folder).mkdir()
+        slides = "\n".join(_slides(material, made, asked))
+        text = PAGE.format(language=material.language, title=escape(said["title"]), slides=slides)
+        (made / "index.html").write_text(text, encoding="utf-8")
+        for folder in (WEB, made):
+            shutil.copytree(folder, out, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return out / "index.html"
 
 
 def _slides(material: Material, out: Path, asked: str) -> Iterator[str]:
@@ -101,7 +104,7 @@ def _table(slide: Slide, material: Material, out: Path, asked: str) -> Iterator[
         yield _example("table", slide, material, _not_yet(material))
         return
     table = TABLES[slide.number](material)
-    write(out / "tables" / f"{slide.number}.csv", lambda place: place.write_text(table.csv(), encoding="utf-8"))
+    (out / "tables" / f"{slide.number}.csv").write_text(table.csv(), encoding="utf-8")
     by, pages = _by(f"table {slide.number}", slide.table, material, asked), list(table.pages(ROWS))
     for place, page in enumerate(pages, 1):
         part = f" ({place}/{len(pages)})" if len(pages) > 1 else ""
@@ -129,7 +132,8 @@ def _example(kind: str, slide: Slide, material: Material, made: str, by: str = "
 def _by(command: str, experiments: Iterable[str], material: Material, asked: str, about: str = "") -> str:
     """Below a figure or a table: what its experiments do, the command that makes it, and what it is made from."""
     said, command = material.words, f"headwise lecture {command} --lang {material.language}{asked}"
-    by = f"{about}{escape(said['computed_by'])} <code>{escape(command)}</code>"
+    shown = command if len(command) <= LETTERS else f"{command[: LETTERS - 1]}…"
+    by = f'{about}{escape(said["computed_by"])} <code title="{escape(command)}">{escape(shown)}</code>'
     if experiments:
         return f'<p class="by">{by}<br>{escape(_origin(experiments, material))}</p>'
     return f'<p class="by read">{by}; {escape(said["read"].format(**vars(material.run)))}</p>'

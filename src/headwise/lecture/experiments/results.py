@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
 
-from headwise.models.checkpoint.folder import write_json
+from headwise.models.checkpoint.folder import read_json, write_json
 
 FOLDER = Path(__file__).parent.parent / "results"
 CONFIDENCE = 0.95
+LARGEST = 1e100  # no experiment counts so far, and nothing that is computed from less overflows
 METHOD = f"{CONFIDENCE:.0%} Student t interval over seeds; differences are taken seed by seed"
 
 Numbers = dict[str, float | int]  # what one seed found: name and condition, as ``key`` writes them -> value
@@ -80,10 +81,13 @@ class Results:
         return tuple(next(iter(self.by_seed.values())))
 
     def values(self, name: str, **where: object) -> list[float]:
-        """One number per seed. Raises KeyError, with the keys there are, for one that was not measured."""
+        """One number per seed. Raises ValueError for one that was not measured."""
         wanted = key(name, **where)
         if wanted not in self.keys:
-            raise KeyError(f"{self.experiment} has no {wanted!r}; it has {', '.join(map(repr, self.keys))}")
+            near = get_close_matches(wanted, self.keys, n=1, cutoff=0)
+            raise ValueError(
+                f"the results of {self.experiment} have no {wanted!r}; the nearest is {', '.join(map(repr, near))}"
+            )
         return [float(numbers[wanted]) for numbers in self.by_seed.values()]
 
     def interval(self, name: str, **where: object) -> Interval:
@@ -97,15 +101,53 @@ class Results:
 
 
 def read(experiment: str, folder: Path = FOLDER) -> Results:
-    """What ``Results.write`` wrote. Raises ValueError where there are none, or seeds were not measured alike."""
+    """What ``Results.write`` wrote. Raises ValueError where there are none, those of another experiment, or damaged ones."""
     path = folder / f"{experiment}.json"
     if not path.exists():
         raise ValueError(f"no results of {experiment} in {folder}")
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    by_seed = {int(seed): numbers for seed, numbers in entries.pop("by_seed").items()}
-    if not by_seed or len({frozenset(numbers) for numbers in by_seed.values()}) != 1:
-        raise ValueError(f"{path}: expected the same numbers of every seed, and at least one seed")
-    return Results(by_seed=by_seed, **entries)
+    entries, named = read_json(path), {one.name for one in fields(Results)}
+    if entries.keys() != named:
+        raise ValueError(
+            f"{path}: expected results with {', '.join(sorted(named))}; got {', '.join(sorted(entries)) or 'nothing'}"
+        )
+    if entries["experiment"] != experiment:
+        raise ValueError(f"{path}: expected results of {experiment!r}; got those of {entries['experiment']!r}")
+    for name in ("settings", "hardware", "versions"):
+        if not isinstance(entries[name], dict):
+            raise ValueError(f"{path}: expected {name} by their names; got {entries[name]!r}")
+        entries[name] = _Named(entries[name])
+    if not all(map(_is_size, entries["settings"].values())):
+        raise ValueError(f"{path}: expected settings that are numbers; got {dict(entries['settings'])}")
+    entries["by_seed"] = _by_seed(path, entries["by_seed"])
+    return Results(**entries)
+
+
+class _Named(dict[str, Any]):
+    """What a file holds under names; one that is not there is the file's mistake, and no KeyError."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"the results say no {name!r}, only {', '.join(self) or 'nothing'}")
+
+
+def _is_size(value: object) -> bool:
+    """A number, several, or those of another experiment that this one builds on."""
+    if isinstance(value, dict):
+        return all(map(_is_size, value.values()))
+    many = value if isinstance(value, list) else [value]
+    return bool(many) and all(isinstance(one, int | float) for one in many)
+
+
+def _by_seed(path: Path, found: Any) -> dict[int, Numbers]:
+    seeds = found if isinstance(found, dict) else {}
+    if not seeds or not all(seed.isdecimal() and isinstance(numbers, dict) for seed, numbers in seeds.items()):
+        raise ValueError(f"{path}: expected at least one seed, each with its numbers")
+    if len({frozenset(numbers) for numbers in seeds.values()}) != 1:
+        raise ValueError(f"{path}: expected the same numbers of every seed")
+    for seed, numbers in seeds.items():
+        for name, value in numbers.items():
+            if not isinstance(value, int | float) or not abs(value) < LARGEST:
+                raise ValueError(f"{path}, seed {seed}: expected a number for {name!r}; got {str(value)[:80]!r}")
+    return {int(seed): numbers for seed, numbers in seeds.items()}
 
 
 def differences(one: Sequence[float], other: Sequence[float]) -> Interval:

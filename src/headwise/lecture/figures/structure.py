@@ -57,7 +57,7 @@ def heads(run: Recording) -> Figure:
     page.text(8.5, 7.72, r"$p_h = \mathrm{softmax}(q_h k_h^\top / \sqrt{d_h})$", LARGE)
     page.text(0.5, 3.1, "$z_h W_O^h$", LARGE)
     page.heat((6.0, 0.45, 5.0, 1.35), run.output, "", run.output.shape)
-    page.text(11.2, 1.35, "$y = \\sum_h z_h W_O^h + b_O$", LARGE, left=True)
+    page.text(11.2, 1.35, f"$y = {_sum(run)} z_h W_O^h + b_O$", LARGE, left=True)
     page.text(11.2, 0.75, f"max |Σ − y| = {run.difference:.1e}", colour=QUIET, left=True)
     return page.figure
 
@@ -133,7 +133,7 @@ def concatenation(run: Recording) -> Figure:
     page.box((9.05, 2.5, 1.5, 0.8), "$W_O$", _output_weight(run).shape)
     page.arrow((10.65, 2.9), (11.4, 2.9))
     page.heat((11.5, 1.85, 4.4, 2.1), run.output, "$y$", run.output.shape)
-    page.text(8.0, 0.65, f"$y = \\sum_h z_h W_O^h + b_O$      max |Σ − y| = {run.difference:.1e}", LARGE)
+    page.text(8.0, 0.65, f"$y = {_sum(run)} z_h W_O^h + b_O$      max |Σ − y| = {run.difference:.1e}", LARGE)
     return page.figure
 
 
@@ -161,6 +161,11 @@ def _side_by_side(run: Recording, left: float) -> Iterator[tuple[int, str, float
 
 def _all_of_them(run: Recording) -> str:
     return f"[z_0 … z_{{{len(run.query) - 1}}}]"
+
+
+def _sum(run: Recording) -> str:
+    """Over all heads, more than are drawn as they may be."""
+    return rf"\sum_{{h=0}}^{{{len(run.query) - 1}}}"
 
 
 def _joined(part: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ TABLES: dict[int, Callable[[Recording], Table]] = {
 
 
 def random_angle(heads: Tensor) -> float:
-    """The same of random subspaces of the same sizes: what heads are that know nothing of each other."""
+    """The same of random subspaces of the same sizes: what heads are that know nothing of each other. nan of a single head."""
     if len(heads) == 1:
         return math.nan
     generator = torch.Generator().manual_seed(SEED)

@@ -114,6 +114,8 @@ def _said(cell: Cell, terms: Mapping[str, str]) -> str:
             return f"{cell:,}"
         case Interval():
             return _said_interval(cell)
+        case _ if math.isnan(cell):  # of a single head: there are no two to compare
+            return "–"
         case _ if cell != 0 and abs(cell) < 1e-3:
             return f"{cell:.1e}"
         case _:
