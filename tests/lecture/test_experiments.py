@@ -201,6 +201,17 @@ def test_heads_are_spared_until_the_loss_is_first_a_tenth_worse(workspace, tmp_p
     assert found["share spared"] == spared / 24
 
 
+def test_the_loss_is_that_of_tokens_however_they_are_batched_and_every_seed_is_its_own(workspace, monkeypatch):
+    translator = translation.trained(0, 8, TRANSLATION, workspace)
+    pairs = [("a b c", "甲乙丙"), ("c", "丙"), ("d a", "丁甲"), ("e", "戊")]
+    together = translation.held_out_loss(translator, pairs)
+    logits = translator.model(**(batch := translation.batch_of(translator, pairs))).logits
+    assert together == pytest.approx(torch.nn.functional.cross_entropy(logits.mT, batch["labels"]).item(), rel=1e-5)
+    monkeypatch.setattr(translation, "AT_ONCE", 3)
+    assert translation.held_out_loss(translator, pairs) == pytest.approx(together, rel=1e-5)
+    assert [TRANSLATION.recipe(8, seed).seed for seed in (0, 1, 2)] == [0, 1, 2]
+
+
 def test_heads_are_ranked_and_judged_on_different_sentences_without_label_smoothing(workspace, tmp_path, monkeypatch):
     seen = []
     ranked = lambda model, batches: seen.append((model.label_smoothing, batches)) or hw.leave_one_out(model, batches)
