@@ -196,7 +196,7 @@ def test_the_sum_says_how_many_heads_it_is_over(translator, number):
     model = Transformer(replace(translator.model.config, embed_dim=22, num_heads=11)).eval()
     many = record(Translator(model, translator.tokenizer, "LATIN"), SENTENCES[0])
     said = "".join(text.get_text() for text in FIGURES[number](many).axes[0].texts)
-    assert r"\sum_{h=0}^{10}" in said
+    assert r"\sum_{i=0}^{10}" in said
 
 
 def drawn(run: Recording, number: int) -> list[torch.Tensor]:
@@ -239,6 +239,7 @@ def test_the_commands_write_what_they_say(tmp_path, monkeypatch):
     printed = headwise("table", 5, "--lang", "en", "--text", "I am here.").stdout
     assert printed.startswith("| step | shape | parameters | multiply-adds | bytes made |")
     assert printed.count("\n") == 2 + 9
+    assert "no experiment is behind this" in headwise("table", 1, "--recompute").stderr
     refused = headwise("table", 10)
     assert refused.exit_code == 1
     assert "number 10 is not computed yet; there is 1, 2, 3" in refused.stderr

@@ -67,6 +67,8 @@ class Asked:
 
         if self.quick and not self.recompute:
             raise ValueError("--quick: only with --recompute")
+        if self.recompute and not (experiments := list(experiments)):
+            raise ValueError("--recompute: no experiment is behind this; it is computed anew each time")
         run = record(Translator.load(self.model), self.text)
         folder = self.results or (MEASURED if self.recompute and not self.quick else FOLDER)
         if self.recompute:
