@@ -16,6 +16,7 @@ from headwise.cli import app
 from headwise.lecture import deck
 from headwise.lecture.costs import costs
 from headwise.lecture.deck import build
+from headwise.lecture.figures.canvas import SMALL
 from headwise.lecture.figures.structure import FIGURES
 from headwise.lecture.material import Material
 from headwise.lecture.outline import REFERENCES, SECTIONS
@@ -83,6 +84,38 @@ def test_another_sentence_and_another_layer_make_another_figure(translator, run,
 
     assert pixels(run) != pixels(record(translator, SENTENCES[1]))
     assert pixels(run) != pixels(record(translator, SENTENCES[0], layer=1))
+
+
+@pytest.mark.parametrize("number", COMPUTED)
+def test_a_figure_says_what_its_colours_mean(run, number):
+    said = [text.get_text() for text in FIGURES[number](run).axes[0].texts]
+    assert r"$-\max|\cdot|$" in said
+    assert ("1" in said) == (number in (1, 3, 5))
+
+
+@pytest.mark.parametrize("number", COMPUTED)
+def test_of_a_long_sentence_fewer_tokens_are_written_but_none_smaller(translator, number):
+    recording = record(translator, " ".join(SENTENCES * 2))
+    axes = [axis for ax in FIGURES[number](recording).axes if ax.images for axis in (ax.xaxis, ax.yaxis)]
+    written = [axis.get_ticklabels() for axis in axes if axis.get_ticklabels()]
+    assert all(1 < len(labels) < len(recording.tokens) for labels in written)
+    assert {label.get_fontsize() for labels in written for label in labels} == {SMALL}
+
+
+@pytest.mark.parametrize("number", set(COMPUTED) - {5})
+def test_how_many_heads_are_drawn_is_said_where_not_all_are(run, number):
+    names = ("query", "key", "value", "scores", "weights", "context", "contributions")
+    many = replace(run, **{name: getattr(run, name).repeat(4, 1, 1) for name in names})
+    for recording, counts in ((run, []), (many, ["8 / 12"])):
+        said = [text.get_text() for text in FIGURES[number](recording).axes[0].texts]
+        assert [text for text in said if re.fullmatch(r"\d+ / \d+", text)] == counts
+
+
+def test_the_largest_weight_of_every_row_is_written_on_it(translator):
+    recording = record(translator, "Tom.")
+    said = [text.get_text() for text in FIGURES[5](recording).axes[0].texts]
+    numbers = [f"{weight:.2f}" for weight in recording.weights[0].amax(1)]
+    assert [text for text in said if re.fullmatch(r"\d\.\d\d", text)] == numbers
 
 
 def test_angles_are_0_between_equal_subspaces_and_90_between_those_with_nothing_in_common():

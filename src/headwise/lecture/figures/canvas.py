@@ -58,7 +58,6 @@ class Canvas:
         ax.set_facecolor("#dddddd")  # where nothing may be seen
         _label(ax.xaxis, columns, width, rotation=90)
         _label(ax.yaxis, rows, height)
-        ax.tick_params(length=0, pad=3)
         for spine in ax.spines.values():
             spine.set(color=colour, linewidth=1.5)
         self.text(left + width / 2, bottom + height + 0.1, name, size=LARGE, bottom=True)
@@ -127,4 +126,5 @@ def _label(axis: Axis, tokens: Sequence[str], length: Length, rotation: Length =
     """As many tokens as have room: all, or every second, every third, ..."""
     every = max(1, ceil(SMALL * len(tokens) / (POINTS * length)))
     written = [token if len(token) <= LETTERS else f"{token[: LETTERS - 1]}…" for token in tokens]
+    axis.set_tick_params(length=4 if every > 1 else 0, pad=1 if every > 1 else 3, color=QUIET)
     axis.set_ticks(range(0, len(tokens), every), written[::every], fontsize=SMALL, rotation=rotation)

@@ -52,15 +52,15 @@ def heads(run: Recording) -> Figure:
     """Figure 3: what every head looks at, what it contributes, and their sum."""
     page = Canvas()
     for head, colour, left, width in _side_by_side(run):
-        rows, centre = run.tokens if head == 0 else (), left + width / 2
+        rows, centre = () if head else run.tokens, left + width / 2
         place = (left, 5.1, width, 1.9)
         page.heat(place, run.weights[head], f"$i = {head}$", weights=True, colour=colour, rows=rows, columns=run.tokens)
         page.arrow((centre, 4.15), (centre, 3.8), colour=colour)
         page.heat((left, 2.45, width, 1.3), run.contributions[head], colour=colour)
+        page.text(left - 0.6, 3.1, "" if head else "$z_i W_O^i$", LARGE)
         page.arrow((centre, 2.4), (8.5, 1.9), colour=colour)
-    _count(page, run, 0.5, 7.25)
+    _count(page, run, 0.5, 7.22)
     page.text(8.5, 7.72, f"$p_i = {_ATTENTION}$", LARGE)
-    page.text(0.5, 3.1, "$z_i W_O^i$", LARGE)
     page.heat((6.0, 0.45, 5.0, 1.35), run.output, "", run.output.shape)
     page.text(3.5, 1.35, f"${_sum(run)}$", LARGE, left=True)
     page.text(3.5, 0.75, f"max |Σ − y| = {run.difference:.1e}", colour=QUIET, left=True)
@@ -73,12 +73,12 @@ def projections(run: Recording) -> Figure:
     page = Canvas()
     for place, (name, part) in enumerate((("q", run.query), ("k", run.key), ("v", run.value))):
         bottom = 5.75 - 2.35 * place
-        page.text(0.3, bottom + 0.82, f"${name}_i$", LARGE)
         for head, colour, left, width in _side_by_side(run, 1.5):
             of = head * len(part) // len(run.query)  # heads of keys and values may be shared
-            rows, label = run.tokens if head == 0 else (), f"$i = {head}$" if place == 0 else ""
+            rows, label = () if head else run.tokens, f"$i = {head}$" if place == 0 else ""
+            page.text(left - 1.2, bottom + 0.82, "" if head else f"${name}_i$", LARGE)
             page.heat((left, bottom, width, 1.65), part[of], label, part[of].shape, colour=colour, rows=rows)
-    _count(page, run, 0.5, 7.65)
+    _count(page, run, 0.5, 7.62)
     page.keys()
     return page.figure
 
@@ -125,11 +125,11 @@ def split(run: Recording) -> Figure:
     page.text(15.5, 7.65, " × ".join(map(str, whole.shape)), colour=QUIET)
     block = 7.3 / len(run.query)
     for head, colour, left, width in _side_by_side(run):
-        start, part, rows = 8.6 + head * block, run.query[head], run.tokens if head == 0 else ()
+        start, part, rows = 8.6 + head * block, run.query[head], () if head else run.tokens
         page.line((start, 5.2), (start + block, 5.2), colour=colour, width=5)
         page.arrow((start + block / 2, 5.1), (left + width / 2, 3.6), colour=colour)
         page.heat((left, 1.2, width, 1.9), part, f"$q_{{{head}}}$", part.shape, colour=colour, rows=rows)
-    _count(page, run, 0.5, 3.35)
+    _count(page, run, 0.5, 3.31)
     page.keys()
     return page.figure
 
@@ -138,11 +138,11 @@ def concatenation(run: Recording) -> Figure:
     """Figure 7: the heads' outputs, side by side, through W_O."""
     page, block = Canvas(), 7.0 / len(run.query)
     for head, colour, left, width in _side_by_side(run):
-        start, part, rows = 1.1 + head * block, run.context[head], run.tokens if head == 0 else ()
+        start, part, rows = 1.1 + head * block, run.context[head], () if head else run.tokens
         page.heat((left, 5.6, width, 1.8), part, f"$z_{{{head}}}$", part.shape, colour=colour, rows=rows)
         page.arrow((left + width / 2, 5.15), (start + block / 2, 4.15), colour=colour)
         page.line((start, 4.05), (start + block, 4.05), colour=colour, width=5)
-    _count(page, run, 0.5, 7.65)
+    _count(page, run, 0.5, 7.62)
     page.heat((1.1, 1.85, 7.0, 2.1), run.joined, "", run.joined.shape, rows=run.tokens)
     page.arrow((8.2, 2.9), (8.95, 2.9))
     page.box((9.05, 2.5, 1.5, 0.8), "$W_O$", _output_weight(run).shape)
