@@ -237,7 +237,7 @@ def drawn(run: Recording, number: int) -> list[torch.Tensor]:
 
 
 def test_figures_draw_the_head_that_they_name(run):
-    """In the order of drawing: what stands under h = 1 is that of head 1."""
+    """In the order of drawing: what stands under i = 1 is that of head 1."""
 
     def joined(part):
         return part.transpose(0, 1).flatten(1)
