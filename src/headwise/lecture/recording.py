@@ -21,8 +21,8 @@ class Recording:
 
     call: what observing recorded. x (n, d): what goes in. query, key, value (h or fewer, n, width): x W + b of each projection,
     split into heads. scores (h, n, n): q . k / sqrt(width), weights (h, n, n): their softmax. context (h, n, width):
-    z_h = p_h v_h. joined (n, h width): the contexts side by side. contributions (h, n, d): z_h W_O^h. output (n, d): what the
-    module gave.
+    z_i = p_i v_i of head i. joined (n, h width): the contexts side by side. contributions (h, n, d): z_i W_O^i. output (n, d):
+    what the module gave.
     """
 
     sentence: str
@@ -43,7 +43,7 @@ class Recording:
 
     @property
     def difference(self) -> float:
-        """max |sum_h z_h W_O^h + b_O - output|: rounding, or a mistake."""
+        """max |sum_i z_i W_O^i + b_O - output|: rounding, or a mistake."""
         bias = self.module.out_proj.bias
         total = self.contributions.sum(0) + (0 if bias is None else bias.detach())
         return float((total - self.output).abs().max())
