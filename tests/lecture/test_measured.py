@@ -144,6 +144,11 @@ def test_every_interval_is_one_over_three_seeds_or_more_and_every_claim_has_its_
     }
 
 
+def test_a_verdict_stands_beside_the_lengths_that_it_judges(material):
+    beside = {(row[0], row[1]) for row in TABLES[9](material).rows if row[-2] == CLAIMS["more efficient"].en}
+    assert beside == {("time", f"n = {length}") for length in (256, 1024, 4096)}
+
+
 def test_every_claim_is_in_a_table(material):
     said = {row[0] for row in TABLES[8](material).rows} | {row[-2] for row in TABLES[9](material).rows}
     assert {claim.en for claim in CLAIMS.values()} <= said

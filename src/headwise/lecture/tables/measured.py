@@ -48,8 +48,10 @@ def efficiency(material: Material) -> Table:
     for name in ("formula_bytes", "fused_bytes"):
         rows.append([name, f"n = {length}", *_cells(results, heads, name, length=length), None, None])
     for name, lengths, claim in (("time", "lengths", "more efficient"), ("batched", "looped", "parallel heads")):
-        judged = _judged(claim, material)
-        rows += [[name, f"n = {n}", *_cells(results, heads, name, length=n), *judged] for n in settings[lengths]]
+        compared = {int(conditions(one)[1]["length"]) for one in CLAIMS[claim].advantages(results)}
+        for n in settings[lengths]:
+            judged = _judged(claim, material) if n in compared else (None, None)
+            rows.append([name, f"n = {n}", *_cells(results, heads, name, length=n), *judged])
     return _by_heads(heads, rows)
 
 
