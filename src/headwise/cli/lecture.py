@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -58,7 +58,7 @@ class Asked:
         said += [] if self.results is None else ["--results", str(self.results)]
         return "".join(f" {shlex.quote(part)}" for part in said)
 
-    def material(self, experiments: Iterable[str]) -> Material:
+    def material(self, experiments: Collection[str]) -> Material:
         """What figures and tables are made from; these experiments are run before, if that was asked."""
         from headwise.lecture.experiments.results import FOLDER
         from headwise.lecture.material import Material
@@ -67,7 +67,7 @@ class Asked:
 
         if self.quick and not self.recompute:
             raise ValueError("--quick: only with --recompute")
-        if self.recompute and not (experiments := list(experiments)):
+        if self.recompute and not experiments:
             raise ValueError("--recompute: no experiment is behind this; it is computed anew each time")
         run = record(Translator.load(self.model), self.text)
         folder = self.results or (MEASURED if self.recompute and not self.quick else FOLDER)

@@ -26,6 +26,16 @@ def bases(rows: Float[Tensor, "heads width embed_dim"]) -> Float[Tensor, "heads 
 def mean_angle(bases: Float[Tensor, "heads embed_dim width"]) -> float:
     """Mean over all pairs of heads of the mean principal angle between their subspaces, in degrees: 0 = the same subspace, 90 =
     nothing in common, nan of a single head. arccos of the singular values of A^T B (Björck and Golub 1973)."""
-    one, other = torch.triu_indices(len(bases), len(bases), offset=1)
+    one, other = _pairs(len(bases))
     cosines = torch.linalg.svdvals(bases[one].mT @ bases[other]).clamp(max=1.0)
     return float(cosines.arccos().rad2deg().mean())
+
+
+def mean_of_pairs(similarity: Float[Tensor, "heads heads"]) -> float:
+    """Mean over all pairs of different heads; nan of a single head."""
+    return float(similarity[_pairs(len(similarity))].double().mean())
+
+
+def _pairs(heads: int) -> tuple[Tensor, Tensor]:
+    one, other = torch.triu_indices(heads, heads, offset=1)
+    return one, other

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise.attention.module import MultiHeadAttention
@@ -20,7 +19,7 @@ from headwise.insight.observing.observe import observe
 from headwise.lecture.experiments import translation
 from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import Numbers, key
-from headwise.lecture.subspaces import bases, mean_angle, subspaces
+from headwise.lecture.subspaces import bases, mean_angle, mean_of_pairs, subspaces
 from headwise.models.transformer import Transformer
 from headwise.tasks.pairs import read_pairs
 
@@ -65,13 +64,8 @@ def alike(model: nn.Module, batch: dict[str, Tensor], state: str) -> Numbers:
     for address in record:
         kind = next(KINDS[part] for part in KINDS if part in address)
         for what, measure in (("weights", similarity.weights), ("outputs", similarity.outputs)):
-            pairs.setdefault((what, kind), []).append(_mean_of_pairs(measure({address: record[address]}).matrix))
+            pairs.setdefault((what, kind), []).append(mean_of_pairs(measure({address: record[address]}).matrix))
     return {key(f"{what} alike {state}", kind=kind): _mean(each) for (what, kind), each in pairs.items()}
-
-
-def _mean_of_pairs(matrix: Float[Tensor, "heads heads"]) -> float:
-    one, other = torch.triu_indices(len(matrix), len(matrix), offset=1)
-    return float(matrix[one, other].double().mean())
 
 
 def _mean(numbers: Iterable[float]) -> float:

@@ -41,9 +41,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} ({self.low:.4g} to {self.high:.4g})"
-
 
 def interval(values: Sequence[float]) -> Interval:
     """mean ± t_{n-1} s / sqrt(n), s the standard deviation of the n values."""
@@ -59,7 +56,7 @@ def interval(values: Sequence[float]) -> Interval:
 class Results:
     """Everything that a run of an experiment leaves. by_seed: {seed: {key: value}}; all seeds have the same keys.
 
-    samples: on how much every number was measured. settings: the sizes it ran with. seconds: of each seed.
+    samples: on how much every number was measured. settings: the sizes it ran with.
     """
 
     experiment: str
@@ -160,7 +157,6 @@ class Difference:
     """A number that a new run does not confirm, and where it should have been."""
 
     key: str
-    old: Interval
     new: float
     expected: tuple[float, float]
 
@@ -184,5 +180,5 @@ def compare(old: Results, new: Results) -> list[Difference]:
         low, high = float(np.mean(before)) - half, float(np.mean(before)) + half
         rounding = 1e-9 * max(abs(low), abs(high))
         if not low - rounding <= mean <= high + rounding:
-            found.append(Difference(name, interval(before), mean, (low, high)))
+            found.append(Difference(name, mean, (low, high)))
     return found

@@ -6,7 +6,7 @@ Ours is small and trained for minutes, by the recipe of ``headwise train transla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from headwise.lecture.experiments.experiment import Experiment, Workspace
 from headwise.lecture.experiments.results import Numbers, key
-from headwise.lecture.experiments.small import check_equal
+from headwise.lecture.experiments.small import check_equal, parameters
 from headwise.tasks.pairs import collate, read_pairs
 from headwise.tasks.recipe import Recipe
 from headwise.tasks.scoring import bleu
@@ -41,20 +41,8 @@ class Size:
     lr_scale: float = 1.0
 
     def recipe(self, heads: int, seed: int) -> Recipe:
-        return Recipe(
-            seed=seed,
-            vocab_size=self.vocab_size,
-            embed_dim=self.embed_dim,
-            num_heads=heads,
-            num_layers=self.num_layers,
-            feedforward_dim=self.feedforward_dim,
-            max_positions=self.max_positions,
-            dropout=self.dropout,
-            tokens=self.tokens,
-            warmup_steps=self.warmup_steps,
-            lr_scale=self.lr_scale,
-            average=1,
-        )
+        shared = {name: value for name, value in asdict(self).items() if name not in ("heads", "epochs")}
+        return Recipe(seed=seed, num_heads=heads, average=1, **shared)
 
 
 def run(seed: int, size: Size, workspace: Workspace) -> Numbers:
@@ -86,7 +74,7 @@ def _scores(seed: int, heads: int, size: Size, workspace: Workspace) -> Numbers:
     return {
         key("loss", heads=heads): held_out_loss(translator, pairs),
         key("bleu", heads=heads): bleu(translator.translate(sources, Search(beams=1)), references),
-        key("parameters", heads=heads): sum(parameter.numel() for parameter in translator.model.parameters()),
+        key("parameters", heads=heads): parameters(translator.model),
     }
 
 

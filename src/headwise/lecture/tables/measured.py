@@ -83,11 +83,7 @@ def _cells(results: Results, heads: Sequence[int], name: str, **where: object) -
 
 def _judged(name: str, material: Material) -> tuple[str, str]:
     claim = CLAIMS[name]
-    return _sentence(claim, material), claim.verdict(material.results(claim.experiment))
-
-
-def _sentence(claim: Claim, material: Material) -> str:
-    return getattr(claim, material.language)
+    return getattr(claim, material.language), claim.verdict(material.results(claim.experiment))
 
 
 def _comparisons(claim: Claim, material: Material) -> list[list[Cell]]:

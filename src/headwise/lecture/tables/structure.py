@@ -17,7 +17,7 @@ from headwise.insight.measuring import similarity
 from headwise.insight.observing.observe import observe
 from headwise.lecture.costs import Cost, costs, projection
 from headwise.lecture.recording import Recording
-from headwise.lecture.subspaces import bases, mean_angle, subspaces
+from headwise.lecture.subspaces import bases, mean_angle, mean_of_pairs, subspaces
 from headwise.lecture.tables.table import Table
 
 DRAWS, ROUNDS, SEED = 20, 200, 0  # of random subspaces; of measuring time
@@ -54,7 +54,7 @@ def principles(run: Recording) -> Table:
         rows.append((f"angle_{name}", mean_angle(parts), random_angle(parts)))
     drawn = _drawn_anew(run)
     for name, measure in (("weights_alike", similarity.weights), ("outputs_alike", similarity.outputs)):
-        found, *others = (_between(measure({run.address: [call]}).matrix) for call in (run.call, *drawn))
+        found, *others = (mean_of_pairs(measure({run.address: [call]}).matrix) for call in (run.call, *drawn))
         rows.append((name, found, mean(others)))
     return Table(("measure", "measured", "random"), [*rows, ("sum_of_heads", run.difference, None)])
 
@@ -119,11 +119,6 @@ def _drawn_anew(run: Recording) -> list[Recorded]:
             module.reset_parameters()
             module(run.x[None])
     return list(record[""])
-
-
-def _between(matrix: Tensor) -> float:
-    """The mean over pairs of different heads."""
-    return float((matrix.sum() - matrix.trace()) / (len(matrix) * (len(matrix) - 1)))
 
 
 def _steps(run: Recording, steps: list[Cost]) -> Table:
