@@ -51,7 +51,7 @@ def _measure(seed: int, size: Size, workspace: Workspace) -> Numbers:
     for name, projection in (("Q", "q_proj"), ("K", "k_proj"), ("V", "v_proj")):
         read = [subspaces(each, projection) for each in attentions]
         found[key("angle trained", projection=name)] = _mean(map(mean_angle, read))
-        found[key("angle random", projection=name)] = _mean(mean_angle(bases(torch.randn_like(part.mT))) for part in read)
+        found[key("angle random", projection=name)] = _mean(mean_angle(bases(torch.randn(part.mT.shape))) for part in read)
     return found
 
 
